@@ -1,0 +1,197 @@
+"""How synapses are laid out and drawn, and what a layout must be able to do."""
+
+import functools
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from brainjax import ops
+
+# Synapses drawn at a time: large enough to keep the cores busy, small beside the matrix.
+_BLOCK = 1 << 22
+
+
+@flax.struct.dataclass
+class Dense:
+    """One weight for each pair of neurons; an absent synapse has weight 0."""
+
+    weights: Float[Array, "pre post"]
+
+
+Synapses = Dense
+
+
+def random(
+    key: Array,
+    num_pre: int,
+    num_post: int,
+    probability: float,
+    *,
+    dtype: str = "float32",
+) -> Dense:
+    """Draw each possible synapse on its own, with weight 1 where it exists.
+
+    Whether neuron i reaches j depends on the key, i and j alone, so that another layout can draw
+    the same synapses.
+
+    Args:
+        key: typed PRNG key.
+        num_pre: presynaptic neurons.
+        num_post: postsynaptic neurons.
+        probability: of each synapse, in [0, 1].
+        dtype: "float32" or "bfloat16".
+
+    Raises:
+        ValueError: `probability` is out of range.
+        MemoryError: the weights do not fit into the memory of the device.
+
+    Cost: num_pre * num_post random numbers; no memory beside the weights.
+    Determinism: the same key gives the same synapses on every platform, alone and batched.
+    """
+    _check_probability(probability)
+    check_fits(num_pre * num_post * jnp.dtype(dtype).itemsize, f"{num_pre} x {num_post} {dtype}")
+    if probability == 0:
+        return Dense(jnp.zeros((num_pre, num_post), dtype))
+    return Dense(_draw(key, _threshold(probability), num_pre, num_post, dtype))
+
+
+def random_block(
+    key: Array, num_pre: int, num_post: int, probability: float, *, dtype: str = "float32"
+) -> Dense:
+    """Draw synapses as `random` does and join the presynaptic neurons, which fire as one.
+
+    Returns:
+        One row: the total weight from the block onto each neuron, binomial(num_pre, probability).
+
+    Raises:
+        ValueError: `probability` is out of range.
+
+    Cost: num_pre * num_post random numbers; memory of one row.
+    Determinism: as `random`.
+    """
+    _check_probability(probability)
+    if probability == 0:
+        return Dense(jnp.zeros((1, num_post), dtype))
+    return Dense(_draw_totals(key, _threshold(probability), num_pre, num_post, dtype))
+
+
+def accumulate(
+    synapses: Synapses, active: ops.ActiveSet, backend: ops.Backend
+) -> Float[Array, " post"]:
+    """Sum what the active presynaptic neurons send; see `ops.accumulate_rows`."""
+    return ops.accumulate_rows(synapses.weights, active, backend=backend)
+
+
+def potentiate(
+    synapses: Synapses, pre: ops.ActiveSet, post: ops.ActiveSet, beta, w_max, backend: ops.Backend
+) -> Synapses:
+    """Strengthen the synapses between active neurons; see `ops.potentiate`."""
+    return Dense(ops.potentiate(synapses.weights, pre, post, beta, w_max, backend=backend))
+
+
+def normalise(synapses: Synapses, backend: ops.Backend = "auto") -> Synapses:
+    """Divide each weight by the sum of its neuron's incoming weights.
+
+    `weights[i, j] /= sum over i of weights[i, j]`; a neuron without synapses keeps none.
+
+    Cost: reads the weights twice and writes them once.
+    Determinism: sums have the order of `ops.accumulate_rows`; the quotient is one rounding more.
+    """
+    everyone = ops.active_set.from_dense(jnp.ones(synapses.weights.shape[0], jnp.float32))
+    scale = _reciprocal(ops.accumulate_rows(synapses.weights, everyone, backend=backend))
+    weights = synapses.weights.astype(scale.dtype) * scale
+    return Dense(weights.astype(synapses.weights.dtype))
+
+
+def normalise_onto(
+    synapses: Synapses, post: ops.ActiveSet, backend: ops.Backend = "auto"
+) -> Synapses:
+    """Divide the weights onto the listed neurons by their sum, as `normalise` does for all.
+
+    Cost: reads and writes num_pre * capacity weights, column by column.
+    Determinism: as `normalise`.
+    """
+    weights = synapses.weights
+    columns = weights.at[:, post.indices].get(mode="fill", fill_value=0)
+    normalised = normalise(Dense(columns), backend).weights
+    targets = jnp.where(ops.active_set.listed(post), post.indices, weights.shape[1])
+    return Dense(weights.at[:, targets].set(normalised, mode="drop", unique_indices=True))
+
+
+def existing(synapses: Synapses) -> Bool[Array, "pre post"]:
+    """Tell which pairs of neurons have a synapse."""
+    return synapses.weights != 0
+
+
+def check_fits(num_bytes: int, what: str) -> None:
+    """Raise MemoryError if `num_bytes` exceed what the default device has free.
+
+    Args:
+        num_bytes: memory wanted.
+        what: said in the error.
+    """
+    free = free_memory()
+    if free is not None and num_bytes > free:
+        raise MemoryError(
+            f"weights of {what} need {num_bytes / 1e9:.1f} GB; "
+            f"{jax.local_devices()[0].device_kind} has {free / 1e9:.1f} GB free"
+        )
+
+
+def free_memory() -> int | None:
+    """Bytes that the default device has free, if it says so."""
+    device = jax.local_devices()[0]
+    if stats := device.memory_stats():
+        return stats["bytes_limit"] - stats["bytes_in_use"]
+    try:
+        with open("/proc/meminfo") as lines:
+            fields = dict(line.split(":") for line in lines)
+        return int(fields["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError):
+        return None
+
+
+def _check_probability(probability):
+    if not 0 <= probability <= 1:
+        raise ValueError(f"probability must be in [0, 1]; got {probability}")
+
+
+def _threshold(probability):
+    """A synapse exists if its 32 random bits are at most this."""
+    return np.uint32(np.ceil(probability * 2.0**32) - 1)
+
+
+def _row(key, threshold, pre, num_post):
+    return jax.random.bits(jax.random.fold_in(key, pre), (num_post,)) <= threshold
+
+
+@functools.partial(jax.jit, static_argnames=("num_pre", "num_post", "dtype"))
+def _draw(key, threshold, num_pre, num_post, dtype):
+    rows = max(1, min(num_pre, _BLOCK // num_post))
+
+    def draw_block(block, weights):
+        # The last block starts early and draws some rows again: the same ones.
+        start = jnp.minimum(block * rows, num_pre - rows)
+        pre = start + jnp.arange(rows)
+        drawn = jax.vmap(_row, in_axes=(None, None, 0, None))(key, threshold, pre, num_post)
+        return jax.lax.dynamic_update_slice(weights, drawn.astype(dtype), (start, 0))
+
+    blocks = -(-num_pre // rows)
+    return jax.lax.fori_loop(0, blocks, draw_block, jnp.zeros((num_pre, num_post), dtype))
+
+
+@functools.partial(jax.jit, static_argnames=("num_pre", "num_post", "dtype"))
+def _draw_totals(key, threshold, num_pre, num_post, dtype):
+    def add_row(pre, totals):
+        return totals + _row(key, threshold, pre, num_post)
+
+    totals = jax.lax.fori_loop(0, num_pre, add_row, jnp.zeros(num_post, jnp.int32))
+    return totals.astype(dtype)[None]
+
+
+def _reciprocal(total):
+    # Of an array, never of a constant: compilers turn the latter into an inexact product.
+    return jnp.where(total > 0, 1 / jnp.where(total > 0, total, 1), 0)

@@ -1,0 +1,169 @@
+"""Change of the synapses between active presynaptic and active postsynaptic neurons."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from brainjax.ops import backend as backends
+from brainjax.ops.accumulation import KERNEL_DTYPES
+from brainjax.ops.active_set import ActiveSet, listed
+from brainjax.ops.rounding import rounded
+
+HANDLER = "BrainjaxPotentiate"
+
+
+def potentiate(
+    weights: Float[Array, "pre post"],
+    pre: ActiveSet,
+    post: ActiveSet,
+    beta: Float[Array, ""] | float,
+    w_max: Float[Array, ""] | float = jnp.inf,
+    *,
+    backend: backends.Backend = "auto",
+) -> Float[Array, "pre post"]:
+    """Strengthen the synapses from active to active neurons by a factor.
+
+    `weights[i, j] = min(weights[i, j] * (1 + beta * pre[i] * post[j]), w_max)`
+
+    for the listed i and j only; absent synapses, of weight 0, stay absent. The product is made in
+    float32 and rounded once to the weights' type.
+
+    Args:
+        weights: synaptic weights, float32 or bfloat16; updated in place where the caller's
+            buffer may be reused (a donated argument, the carry of a scan).
+        pre: the presynaptic neurons and their activity.
+        post: the postsynaptic neurons and their activity.
+        beta: relative increase when both activities are 1.
+        w_max: largest weight of a changed synapse.
+        backend: "auto", "reference" or "kernel".
+
+    Returns:
+        The changed weights.
+
+    Raises:
+        RuntimeError: `backend` is "kernel" and none can run.
+
+    Cost: reads and writes count(pre) * count(post) weights. vmap over active sets with unbatched
+        weights copies these, once per batch element, because each element changes its own.
+    Determinism: bit-identical on every backend, alone and batched.
+    Source: Hebbian plasticity of Papadimitriou et al. (2020), PNAS 117:14464.
+    """
+    beta, w_max = (jnp.asarray(x, _term_dtype(weights)) for x in (beta, w_max))
+    return _potentiate(weights, _parts(pre), _parts(post), beta, w_max, backend)
+
+
+def potentiate_reference(
+    weights: Float[Array, "pre post"],
+    pre: ActiveSet,
+    post: ActiveSet,
+    beta: Float[Array, ""],
+    w_max: Float[Array, ""],
+) -> Float[Array, "pre post"]:
+    """The definition of `potentiate`, in plain JAX."""
+    block = pre.indices[:, None], post.indices[None, :]
+    old = weights.at[block].get(mode="fill", fill_value=0).astype(_term_dtype(weights))
+    new, changed = _strengthen(old, pre, post, beta, w_max)
+    rows = jnp.where(changed, block[0], weights.shape[0])
+    return weights.at[rows, block[1]].set(
+        new.astype(weights.dtype), mode="drop", unique_indices=True
+    )
+
+
+def _strengthen(old, pre, post, beta, w_max):
+    """The block of changed weights, and which of its entries belong to listed neurons."""
+    changed = listed(pre)[:, None] & listed(post)[None, :]
+    gain = rounded(beta * (pre.values[:, None] * post.values[None, :]), pre.count)
+    new = old * (1 + gain)
+    return jnp.where(new > w_max, w_max, new), changed
+
+
+def _term_dtype(weights):
+    return jnp.promote_types(weights.dtype, jnp.float32)
+
+
+def _parts(active):
+    return active.indices, active.values, active.count
+
+
+@jax.custom_batching.custom_vmap
+def _potentiate_kernel(weights, pre, post, beta, w_max):
+    call = jax.ffi.ffi_call(
+        backends.target(HANDLER),
+        jax.ShapeDtypeStruct(weights.shape, weights.dtype),
+        input_output_aliases={0: 0},
+    )
+    (pre_indices, pre_values, pre_count), (post_indices, post_values, post_count) = pre, post
+    pre_values, post_values = pre_values.astype(jnp.float32), post_values.astype(jnp.float32)
+    return call(
+        weights, pre_indices, pre_values, pre_count,
+        post_indices, post_values, post_count, beta, w_max,
+    )  # fmt: skip
+
+
+@_potentiate_kernel.def_vmap
+def _batched_potentiate_kernel(axis_size, in_batched, *operands):
+    """Give every operand the batch axis: the kernel takes any number of leading axes.
+
+    An alias forbids the size-1 axis that vmap would give to unbatched weights. The small operands
+    cost nothing; unbatched weights are copied, since every batch element changes its own.
+    """
+
+    def broadcast(operand, is_batched):
+        return operand if is_batched else jnp.broadcast_to(operand, (axis_size, *operand.shape))
+
+    operands = jax.tree.map(broadcast, operands, tuple(in_batched))
+    return _potentiate_kernel(*operands), True
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
+def _potentiate(weights, pre, post, beta, w_max, backend):
+    def reference(weights, pre, post, beta, w_max):
+        return potentiate_reference(weights, ActiveSet(*pre), ActiveSet(*post), beta, w_max)
+
+    return backends.dispatch(
+        backend,
+        HANDLER,
+        weights,
+        pre,
+        post,
+        beta,
+        w_max,
+        reference=reference,
+        kernel=_potentiate_kernel,
+        unsupported=None if weights.dtype in KERNEL_DTYPES else f"weights are {weights.dtype}",
+    )
+
+
+def _forward(weights, pre, post, beta, w_max, backend):
+    # Read before the update: a later read of the old weights would copy the matrix.
+    old = weights.at[pre[0][:, None], post[0][None, :]].get(mode="fill", fill_value=0)
+    new = _potentiate(weights, pre, post, beta, w_max, backend)
+    return new, (old, pre, post, beta, w_max)
+
+
+def _backward(backend, residuals, weights_bar):
+    old, (pre_indices, pre_values, pre_count), (post_indices, post_values, post_count) = (
+        residuals[:3]
+    )
+    beta, w_max = residuals[3:]
+
+    def change(old, pre_values, post_values, beta, w_max):
+        pre = ActiveSet(pre_indices, pre_values, pre_count)
+        post = ActiveSet(post_indices, post_values, post_count)
+        new, changed = _strengthen(old, pre, post, beta, w_max)
+        return jnp.where(changed, new, old)
+
+    block = pre_indices[:, None], post_indices[None, :]
+    new_bar = weights_bar.at[block].get(mode="fill", fill_value=0).astype(beta.dtype)
+    _, pull_back = jax.vjp(change, old.astype(beta.dtype), pre_values, post_values, beta, w_max)
+    old_bar, pre_values_bar, post_values_bar, beta_bar, w_max_bar = pull_back(new_bar)
+    weights_bar = weights_bar.at[block].set(
+        old_bar.astype(weights_bar.dtype), mode="drop", unique_indices=True
+    )
+    return weights_bar, (None, pre_values_bar, None), (None, post_values_bar, None), beta_bar, w_max_bar
+
+
+# Outside the choice of backend: one gradient, so backends cannot disagree about it.
+_potentiate.defvjp(_forward, _backward)
