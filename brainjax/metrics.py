@@ -29,6 +29,7 @@ class Metrics:
     compile_seconds: float = 0.0
     neuron_updates: float = 0.0  # neurons times steps, over all brains
     bytes_moved: float = 0.0  # that the steps had to move at least
+    backend: str = ""  # what ran, and why if it was a fallback
 
     def summary(self) -> dict[str, Any]:
         """Return the figures with their units in the names, for a JSON file.
@@ -47,7 +48,7 @@ class Metrics:
             "copy_bandwidth_bytes_per_s": bandwidth,
             "share_of_bandwidth": self.bytes_moved / seconds / bandwidth,
             "peak_memory_bytes": peak_memory(),
-            "backend": ops.backend.running(),
+            "backend": self.backend,
         }
 
 

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from rich import progress as rich_progress
 
+from brainjax import ops
 from brainjax.metrics import Metrics, Stopwatch
 
 PyTree = Any
@@ -46,7 +47,8 @@ def simulate(
         num_steps: how often to apply a constant drive.
         record: what to keep of one brain's state after each step. Give a named function: a new
             lambda in each call compiles again.
-        in_axes: batch axes of (params, state, one step's drive), for many independent brains.
+        in_axes: batch axes of (params, state, one step's drive), as for `jax.vmap`, for many
+            independent brains. The state's must be 0.
         chunk_steps: steps in one program; changes no result.
         progress: whether to show a progress bar.
         metrics: where to add what was measured. Measuring waits for the end of the run.
@@ -56,23 +58,25 @@ def simulate(
         (None without `record`).
 
     Raises:
-        ValueError: num_steps or chunk_steps is out of range, or the leaves of `drive` differ in
-            their number of steps.
+        ValueError: num_steps, chunk_steps or in_axes is out of range, or the leaves of `drive`
+            differ in their number of steps.
 
     Determinism: as the step's; chunks make no difference.
     """
     total = _count_steps(drive, num_steps)
     if chunk_steps < 1:
         raise ValueError(f"chunk_steps must be at least 1; got {chunk_steps}")
+    if in_axes is not None and in_axes[1] != 0:
+        raise ValueError(f"in_axes must have 0 for the state; got {in_axes}")
     run = functools.partial(
         _run_chunks, step, config, params, state, drive, num_steps is None, total, record, in_axes
     )
-    with _progress_bar(total, shown=progress) as advance:
+    with _ProgressBar(total, shown=progress) as advance:
         if metrics is None:
             return run(chunk_steps, advance)
         with Stopwatch() as watch:
             state, records = jax.block_until_ready(run(chunk_steps, advance))
-    _add_to(metrics, watch, config, state, drive, num_steps, total, in_axes)
+    _add_to(metrics, watch, config, state, drive, total, num_steps is None, in_axes)
     return state, records
 
 
@@ -171,17 +175,18 @@ def _count_steps(drive, num_steps):
     return lengths.pop()[0]
 
 
-class _progress_bar:
+class _ProgressBar:
     """A bar on the terminal that a chunk advances, or nothing."""
 
     def __init__(self, total, *, shown):
         self._total = total
-        self._bar = rich_progress.Progress(
+        columns = (
             rich_progress.TextColumn("simulating"),
             rich_progress.BarColumn(),
             rich_progress.MofNCompleteColumn(),
             rich_progress.TimeRemainingColumn(),
-        ) if shown else None
+        )
+        self._bar = rich_progress.Progress(*columns) if shown else None
 
     def __enter__(self):
         if self._bar is None:
@@ -195,18 +200,13 @@ class _progress_bar:
             self._bar.stop()
 
 
-def _add_to(metrics, watch, config, state, drive, num_steps, total, in_axes):
-    brains = 1 if in_axes is None else _batch_size(state, in_axes[1])
+def _add_to(metrics, watch, config, state, drive, total, drive_varies, in_axes):
+    brains = 1 if in_axes is None else jax.tree.leaves(state)[0].shape[0]
+    drive_is_batched = in_axes is not None and in_axes[2] is not None
+    repeats = (1 if drive_varies else total) * (1 if drive_is_batched else brains)
+    metrics.backend = ops.backend.running(config.backend)
     metrics.steps += total
     metrics.run_seconds += watch.run_seconds
     metrics.compile_seconds += watch.compile_seconds
     metrics.neuron_updates += float(total) * brains * config.num_neurons
-    if num_steps is not None:
-        metrics.bytes_moved += float(total) * brains * config.bytes_per_step(drive)
-    else:
-        per_step = (config.bytes_per_step(jax.tree.map(lambda x: x[t], drive)) for t in range(total))
-        metrics.bytes_moved += brains * sum(per_step)
-
-
-def _batch_size(state, axis):
-    return jax.tree.leaves(state)[0].shape[0] if isinstance(axis, int) else 1
+    metrics.bytes_moved += repeats * config.bytes_moved(drive)

@@ -9,7 +9,7 @@ namespace brainjax {
 namespace {
 
 constexpr int64_t kLanes = 32;
-constexpr int64_t kStrip = 512;     // columns: 6 partial sums of 2 KB stay in the first-level cache
+constexpr int64_t kStrip = 1024;  // columns: 6 partial sums of 4 KB stay in the first-level cache
 constexpr int64_t kParallelWeights = 1 << 17;  // fewer are summed faster than a thread wakes
 
 // One term of a lane: a row of the strip and the activity of its neuron.

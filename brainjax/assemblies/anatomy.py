@@ -216,22 +216,24 @@ class Config:
             inputs=inputs,
         )
 
-    def bytes_per_step(self, drive: "Drive") -> float:
-        """Bytes that one round must move: the rows of open fibers, inputs, changed synapses.
+    def bytes_moved(self, drive: "Drive") -> float:
+        """Return the bytes that rounds must move: active rows, inputs and changed synapses.
+
+        Every area is taken to have its full number of winners.
 
         Args:
-            drive: of one round; concrete.
+            drive: of one round, or of many along leading axes; concrete.
         """
         itemsize = jnp.dtype(self.dtype).itemsize
-        moved = 0.0
-        is_open, plastic = np.asarray(drive.fibers), np.asarray(drive.plastic)
+        is_open = np.asarray(drive.fibers)
+        changes = is_open & np.asarray(drive.plastic)
+        rounds = np.prod(is_open.shape[:-1], dtype=float)
+        moved = rounds * 2 * 4 * self.num_neurons  # each input is written once and read once
         for index, fiber in enumerate(self.fibers):
-            target = self.area(fiber.target)
-            rows = self.source(fiber.source).capacity
-            moved += is_open[index] * rows * target.n * itemsize
-            moved += is_open[index] * plastic[index] * 2 * rows * target.capacity * itemsize
-        # Each input is written once and read once.
-        return moved + 2 * 4 * self.num_neurons
+            rows, target = self.source(fiber.source).capacity, self.area(fiber.target)
+            moved += is_open[..., index].sum() * rows * target.n * itemsize
+            moved += changes[..., index].sum() * 2 * rows * target.capacity * itemsize
+        return float(moved)
 
 
 @flax.struct.dataclass

@@ -87,7 +87,9 @@ def platforms_with(handler: str) -> tuple[str, ...]:
     for library in libraries():
         if library.handle is not None and hasattr(library.handle, handler):
             capsule = jax.ffi.pycapsule(getattr(library.handle, handler))
-            jax.ffi.register_ffi_target(target(handler), capsule, platform=library.platform)
+            # "cuda" in lower case is accepted and then not found by some versions.
+            platform = "CUDA" if library.platform == "cuda" else library.platform
+            jax.ffi.register_ffi_target(target(handler), capsule, platform=platform)
             found.append(library.platform)
     if "cpu" not in found:
         _log.warning("%s runs as plain XLA on the CPU: %s", handler, explain())
@@ -108,8 +110,10 @@ def explain() -> str:
     )
 
 
-def running() -> str:
-    """What "auto" runs on the default device: "kernel", or "reference" and the reason."""
+def running(backend: Backend = "auto") -> str:
+    """What runs on the default device: "kernel", or "reference" and the reason."""
+    if backend == "reference":
+        return "reference (asked for)"
     platform = {"gpu": "cuda"}.get(jax.default_backend(), jax.default_backend())
     for library in libraries():
         if library.platform == platform:
