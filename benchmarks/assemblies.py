@@ -12,6 +12,7 @@ Run:       python benchmarks/assemblies.py [--sizes 1000 10000] [--smoke] [--jso
 
 import dataclasses
 import functools
+import sys
 import time
 from collections.abc import Callable, Iterator
 
@@ -190,3 +191,7 @@ IMPLEMENTATIONS = {
     "jnp": _jnp,
     "numpy": _numpy,
 }
+
+
+if __name__ == "__main__":
+    sys.exit(experiment.main(sys.modules[__name__]))

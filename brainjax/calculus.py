@@ -4,6 +4,7 @@ A program is a `Drive` whose leaves have a leading axis of rounds. `simulation.s
 `sequence` joins several; so an operation can be recorded, batched and differentiated like any run.
 """
 
+import dataclasses
 from collections.abc import Iterable
 
 import jax
@@ -29,9 +30,7 @@ def sequence(*programs: assemblies.Drive) -> assemblies.Drive:
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *programs)
 
 
-def project(
-    config: assemblies.Config, source: str, area: str, *, rounds: int
-) -> assemblies.Drive:
+def project(config: assemblies.Config, source: str, area: str, *, rounds: int) -> assemblies.Drive:
     """Form an assembly in `area`: `P[s->A]`, then `rounds - 1` times `P[s->A, A->A]`.
 
     Args:
@@ -156,12 +155,10 @@ def activate(state: assemblies.State, area: str, active: ops.ActiveSet) -> assem
     expected, got = state.winners[area].indices.shape, active.indices.shape
     if expected != got:
         raise ValueError(f"indices must have shape {expected} as in area {area!r}; got {got}")
-    return state.replace(winners={**state.winners, area: active})
+    return dataclasses.replace(state, winners={**state.winners, area: active})
 
 
-def part(
-    key: Array, assembly: ops.ActiveSet, fraction: float, num_neurons: int
-) -> ops.ActiveSet:
+def part(key: Array, assembly: ops.ActiveSet, fraction: float, num_neurons: int) -> ops.ActiveSet:
     """Return a random part of an assembly, of `round(fraction * capacity)` neurons.
 
     Args:

@@ -69,13 +69,13 @@ def restore(directory: str | Path, config: Any, like: Any, *, number: int | None
             raise FileNotFoundError(f"no checkpoint {number} in {directory}; it has {numbers}")
         description = manager.restore(
             number, args=ocp.args.Composite(description=ocp.args.JsonRestore())
-        ).description
+        )["description"]
         _check_description(description, config)
         shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         restored = manager.restore(
             number, args=ocp.args.Composite(state=ocp.args.StandardRestore(shapes))
         )
-    return restored.state
+    return restored["state"]
 
 
 def last(directory: str | Path) -> int | None:
@@ -103,12 +103,13 @@ def _manager(directory, keep) -> Iterator[ocp.CheckpointManager]:
 
 def _describe(config):
     kind = type(config)
-    return {"type": f"{kind.__module__}.{kind.__qualname__}", **_jsonable(config)}
+    fields = {f.name: _jsonable(getattr(config, f.name)) for f in dataclasses.fields(config)}
+    return {"type": f"{kind.__module__}.{kind.__qualname__}", **fields}
 
 
 def _jsonable(value):
     if dataclasses.is_dataclass(value):
-        return {f.name: _jsonable(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return _describe(value)
     if isinstance(value, (tuple, list)):
         return [_jsonable(item) for item in value]
     return value

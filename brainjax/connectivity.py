@@ -1,11 +1,12 @@
 """How synapses are laid out and drawn, and what a layout must be able to do."""
 
 import functools
+from typing import no_type_check
 
-import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 from jaxtyping import Array, Bool, Float
 
 from brainjax import ops
@@ -14,7 +15,8 @@ from brainjax import ops
 _BLOCK = 1 << 22
 
 
-@flax.struct.dataclass
+@no_type_check  # transformations build it from batched and placeholder leaves
+@struct.dataclass
 class Dense:
     """One weight for each pair of neurons; an absent synapse has weight 0."""
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import importlib.metadata
 import resource
 import sys
 import time
@@ -103,7 +104,7 @@ def environment() -> dict[str, str]:
         "device": device.device_kind,
         "platform": device.platform,
         "jax": jax.__version__,
-        "jaxlib": jax.lib.__version__,
+        "jaxlib": importlib.metadata.version("jaxlib"),
         "numpy": np.__version__,
         "python": sys.version.split()[0],
         "backend": ops.backend.running(),
@@ -118,9 +119,9 @@ class _CompileClock:
         self.seconds = 0.0
         jax.monitoring.register_event_duration_secs_listener(self._add)
 
-    def _add(self, event, duration, **_):
+    def _add(self, event: str, duration_secs: float, **_: object):
         if event in _COMPILATION_EVENTS:
-            self.seconds += duration
+            self.seconds += duration_secs
 
 
 @functools.cache

@@ -90,7 +90,7 @@ def rollout(
     num_steps: int | None = None,
     record: Record | None = None,
 ) -> tuple[PyTree, PyTree]:
-    """Advance `state` as `simulate` does, as a pure function: to be jitted, batched, differentiated.
+    """Advance `state` as `simulate` does, as a pure function: jit, batch or differentiate it.
 
     Args:
         step: `step(config, params, state, drive) -> state` of any model.

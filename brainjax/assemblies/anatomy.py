@@ -1,11 +1,12 @@
 """What an assembly brain consists of, and what may be decided about it in each round."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import no_type_check
 
-import flax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 from jaxtyping import Array, Bool
 
 from brainjax import ops
@@ -107,16 +108,17 @@ class Config:
         ValueError: a field is out of range, or a name is unknown or used twice.
     """
 
-    areas: tuple[Area, ...]
-    fibers: tuple[Fiber, ...]
-    stimuli: tuple[Stimulus, ...] = ()
-    inputs: tuple[Input, ...] = ()
+    areas: Sequence[Area]
+    fibers: Sequence[Fiber]
+    stimuli: Sequence[Stimulus] = ()
+    inputs: Sequence[Input] = ()
     dtype: str = "float32"  # of the weights, or "bfloat16"
     softened: bool = False  # winners share their places smoothly; see `ops.select_winners`
     backend: ops.Backend = "auto"
 
     def __post_init__(self):
         for field in ("areas", "fibers", "stimuli", "inputs"):
+            # A Config must be hashable, whatever sequence was given.
             object.__setattr__(self, field, tuple(getattr(self, field)))
         ops.backend.check(self.backend)
         check(self.dtype in ("float32", "bfloat16"), "dtype", "float32 or bfloat16", self.dtype)
@@ -236,7 +238,8 @@ class Config:
         return float(moved)
 
 
-@flax.struct.dataclass
+@no_type_check  # transformations build it from batched and placeholder leaves
+@struct.dataclass
 class Drive:
     """What the experimenter decides in each round. Build it with `Config.drive`."""
 

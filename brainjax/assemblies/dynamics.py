@@ -1,11 +1,14 @@
 """One round of an assembly brain: accumulate, select, potentiate."""
 
+import dataclasses
 import functools
+from typing import no_type_check
 
-import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int32
 
 from brainjax import connectivity, ops, plasticity
@@ -15,20 +18,26 @@ from brainjax.assemblies.anatomy import Config, Drive, Stimulus, check
 _SMALLEST_BFLOAT16_BETA = 2.0**-8
 
 
-@flax.struct.dataclass
+@no_type_check  # transformations build it from batched and placeholder leaves
+@struct.dataclass
 class Params:
     """What may be swept or fitted, and stays constant during a run.
 
     A field of one number per fiber may be a single number instead, for all fibers.
     """
 
-    beta: Float[Array, " fibers"]  # relative increase of a synapse that is used
-    w_max: Float[Array, " fibers"] = jnp.inf  # largest weight of a synapse; stimuli are exempt
-    temperature: Float[Array, ""] = 1.0  # width of the threshold that gradients see, as weights
+    beta: Float[Array, " fibers"] | float  # relative increase of a synapse that is used
+    w_max: Float[Array, " fibers"] | float = (
+        jnp.inf
+    )  # largest weight of a synapse; stimuli are exempt
+    temperature: Float[Array, ""] | float = (
+        1.0  # width of the threshold that gradients see, as weights
+    )
     synapses: dict[str, connectivity.Synapses] | None = None  # initial ones; None draws them
 
 
-@flax.struct.dataclass
+@no_type_check  # transformations build it from batched and placeholder leaves
+@struct.dataclass
 class State:
     """What `step` evolves."""
 
@@ -114,8 +123,8 @@ def step(config: Config, params: Params, state: State, drive: Drive) -> State:
         for fiber in config.fibers
     }
 
-    return state.replace(
-        winners=winners, inputs=inputs, synapses=synapses, round=state.round + 1
+    return dataclasses.replace(
+        state, winners=winners, inputs=inputs, synapses=synapses, round=state.round + 1
     )
 
 
@@ -203,7 +212,7 @@ def _draw(config, fiber, key):
 
 
 def _check_beta(config, beta):
-    if config.dtype != "bfloat16" or isinstance(beta, jax.core.Tracer):
+    if config.dtype != "bfloat16" or isinstance(beta, Tracer):
         return
     beta = np.asarray(beta)
     lost = (beta != 0) & (np.abs(beta) < _SMALLEST_BFLOAT16_BETA)
@@ -215,7 +224,9 @@ def _check_beta(config, beta):
 
 
 def _check_synapses(config, synapses):
-    check(set(synapses) == set(config.fiber_names), "synapses", f"{config.fiber_names}", [*synapses])
+    check(
+        set(synapses) == set(config.fiber_names), "synapses", f"{config.fiber_names}", [*synapses]
+    )
     for fiber in config.fibers:
         shape = (config.source(fiber.source).rows, config.area(fiber.target).n)
         got = synapses[fiber.name].weights.shape

@@ -1,13 +1,18 @@
 """The active set: the few neurons of a population that fire, the common currency of all steps."""
 
-import flax
+import dataclasses
+from typing import no_type_check
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int32
 
 
-@flax.struct.dataclass
+@no_type_check  # transformations build it from batched and placeholder leaves
+@struct.dataclass
 class ActiveSet:
     """Neurons in ascending order, with what each of them sends.
 
@@ -70,7 +75,7 @@ def from_dense(activity: Float[Array, " neurons"], capacity: int | None = None) 
     num_neurons = activity.shape[0]
     capacity = num_neurons if capacity is None else capacity
     if capacity < num_neurons:
-        if isinstance(activity, jax.core.Tracer):
+        if isinstance(activity, Tracer):
             raise ValueError(
                 f"capacity must be at least the {num_neurons} neurons when activity is traced; "
                 f"got {capacity}"
@@ -93,7 +98,7 @@ def to_dense(active: ActiveSet, num_neurons: int) -> Float[Array, " neurons"]:
 
 def gate(active: ActiveSet, is_open) -> ActiveSet:
     """Return the set if `is_open`, else one of count 0, for which kernels do no work."""
-    return active.replace(count=jnp.where(is_open, active.count, 0))
+    return dataclasses.replace(active, count=jnp.where(is_open, active.count, 0))
 
 
 def listed(active: ActiveSet) -> Array:

@@ -3,6 +3,7 @@
 import ctypes
 import dataclasses
 import functools
+import importlib.metadata
 import json
 import logging
 import re
@@ -136,7 +137,7 @@ def _load(platform: str, filename: str) -> Library:
     if compiled > supported:
         # Registering it would take the whole XLA backend down.
         reason = (
-            f"{filename} needs FFI API {_dotted(compiled)}, jaxlib {jax.lib.__version__} "
+            f"{filename} needs FFI API {_dotted(compiled)}, jaxlib {importlib.metadata.version('jaxlib')} "
             f"offers {_dotted(supported)}; reinstall brainjax with this jaxlib"
         )
         return Library(platform, None, reason, compiler)
@@ -151,11 +152,9 @@ def _build_info() -> dict:
 def _runtime_ffi_api() -> int:
     """The FFI API of the installed jaxlib, as 1000 * major + minor."""
     header = Path(jax.ffi.include_dir(), "xla", "ffi", "api", "c_api.h").read_text()
-    major, minor = (
-        int(re.search(rf"#define XLA_FFI_API_{part}\s+(\d+)", header)[1])
-        for part in ("MAJOR", "MINOR")
-    )
-    return 1000 * major + minor
+    found = re.findall(r"#define XLA_FFI_API_(MAJOR|MINOR)\s+(\d+)", header)
+    version = {part: int(number) for part, number in found}
+    return 1000 * version["MAJOR"] + version["MINOR"]
 
 
 def _dotted(version: int) -> str:

@@ -144,9 +144,9 @@ def _forward(weights, pre, post, beta, w_max, backend):
 
 
 def _backward(backend, residuals, weights_bar):
-    old, (pre_indices, pre_values, pre_count), (post_indices, post_values, post_count) = (
-        residuals[:3]
-    )
+    old, (pre_indices, pre_values, pre_count), (post_indices, post_values, post_count) = residuals[
+        :3
+    ]
     beta, w_max = residuals[3:]
 
     def change(old, pre_values, post_values, beta, w_max):
@@ -162,7 +162,13 @@ def _backward(backend, residuals, weights_bar):
     weights_bar = weights_bar.at[block].set(
         old_bar.astype(weights_bar.dtype), mode="drop", unique_indices=True
     )
-    return weights_bar, (None, pre_values_bar, None), (None, post_values_bar, None), beta_bar, w_max_bar
+    return (
+        weights_bar,
+        (None, pre_values_bar, None),
+        (None, post_values_bar, None),
+        beta_bar,
+        w_max_bar,
+    )
 
 
 # Outside the choice of backend: one gradient, so backends cannot disagree about it.

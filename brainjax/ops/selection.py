@@ -64,9 +64,9 @@ def select_winners(
     firing = jnp.asarray(firing)
     count = jnp.where(firing, k + runners_up, 0).astype(jnp.int32)
     indices = _largest(jax.lax.stop_gradient(scores), count, k + runners_up, backend)
-    # Evaluated here once; under jit without a gradient nothing of the soft choice remains.
-    values = _values(scores, jnp.asarray(temperature, scores.dtype), indices, k, softened)
-    return ActiveSet(indices, jnp.where(firing, values, 0), count)
+    choose_values = _soft_values if softened else _hard_values
+    values = choose_values(scores, jnp.asarray(temperature, scores.dtype), indices, k)
+    return ActiveSet(indices, jnp.where(firing, jnp.asarray(values), 0), count)
 
 
 def select_winners_reference(scores: Float[Array, " neurons"], k: int) -> ActiveSet:
@@ -151,16 +151,8 @@ def _largest_kernel(scores, count, *, capacity):
     indices = jax.ShapeDtypeStruct((capacity,), jnp.int32)
     # Scratch is a result: a kernel never allocates. Its size serves both platforms.
     scratch = jax.ShapeDtypeStruct((4096 + scores.shape[0] // 64,), jnp.uint32)
-    call = jax.ffi.ffi_call(
-        backends.target(HANDLER), (indices, scratch), vmap_method="expand_dims"
-    )
+    call = jax.ffi.ffi_call(backends.target(HANDLER), (indices, scratch), vmap_method="expand_dims")
     return call(scores, count)[0]
-
-
-def _values(scores, temperature, indices, k, softened):
-    if softened:
-        return _soft_values(scores, temperature, indices, k)
-    return _hard_values(scores, temperature, indices, k)
 
 
 def _soft_values(scores, temperature, indices, k):

@@ -1,0 +1,89 @@
+# A newcomer needs two of these: `make demo` and `make test`. Both make .venv and install into it.
+# CMAKE_ARGS reaches every build of the kernels: make test CMAKE_ARGS=-DBRAINJAX_CUDA=OFF
+
+.PHONY: demo test test-slow test-gpu test-matrix lint develop clean
+.NOTPARALLEL: # one pip at a time
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+VENV := .venv
+BIN := $(VENV)/bin
+MATRIX := .matrix
+
+# The first of these that brainjax supports; PYTHON=/path/to/python overrides.
+SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+ifndef PYTHON
+PYTHON := $(firstword $(foreach python,python3 python3.13 python3.12 python3.11,\
+  $(shell $(python) -c '$(SUPPORTED)' 2>/dev/null && echo $(python))))
+endif
+
+# What an install depends on; the folders are in it because a deleted file changes nothing else.
+SOURCES := pyproject.toml $(shell find brainjax custom_calls experiments benchmarks \
+  ! -path '*/__pycache__*' ! -name '*.so' ! -name build_info.json 2>/dev/null)
+
+demo: $(VENV)/.demo
+	$(BIN)/brainjax demo --out demo
+
+test: $(VENV)/.test
+	$(BIN)/pytest
+
+test-slow: $(VENV)/.test
+	$(BIN)/pytest -m "slow and not gpu"
+
+lint: $(VENV)/.test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+
+# In the environment that is there, with nothing downloaded: GPU machines bring their own JAX.
+# -P keeps the checkout, which has no kernels in it, from hiding the installed package.
+test-gpu:
+	$(PYTHON) -m pip install --no-build-isolation --no-deps --no-index \
+	  --config-settings=cmake.define.BRAINJAX_CUDA=ON .
+	$(PYTHON) -P -m pytest -m gpu
+
+# One wheel, installed beside the oldest and the newest supported JAX.
+PYTHON311 ?= python3.11
+PYTHON312 ?= python3.12
+PYTHON313 ?= python3.13
+test-matrix: | $(BIN)/pip
+	rm -rf $(MATRIX)
+	$(BIN)/pip wheel --quiet --no-deps --wheel-dir $(MATRIX) .
+	@newest=no; \
+	for row in "$(PYTHON311) jax==0.10.2" "$(PYTHON312) jax" "$(PYTHON313) jax"; do \
+	  set -- $$row; venv=$(MATRIX)/$$(basename $$1); \
+	  "$$1" -c '$(SUPPORTED)' 2>/dev/null || { echo "SKIPPED: there is no $$1" >&2; continue; }; \
+	  echo "== $$1, $$2"; \
+	  "$$1" -m venv $$venv && \
+	  $$venv/bin/pip install --quiet "$$2" "$$(ls $(MATRIX)/*.whl)[test]" && \
+	  $$venv/bin/brainjax info && \
+	  $$venv/bin/pytest || exit 1; \
+	  test $$2 != jax || newest=yes; \
+	done; \
+	test $$newest = yes || \
+	  { echo "nothing ran with the newest JAX: set PYTHON312 or PYTHON313" >&2; exit 1; }
+
+# Builds into the checkout, and only what changed. `.venv/bin/python -m pytest` then tests the
+# checkout, because -m looks here first; `.venv/bin/pytest` tests what is installed.
+develop: $(VENV)/.test
+	$(BIN)/pip install --quiet cmake
+	$(BIN)/cmake -S custom_calls -B build -DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python $(CMAKE_ARGS)
+	$(BIN)/cmake --build build
+	$(BIN)/cmake --install build --prefix .
+
+clean:
+	rm -rf $(VENV) $(MATRIX) build dist demo brainjax/ops/*.so brainjax/ops/build_info.json
+	rm -rf .pytest_cache .ruff_cache .hypothesis
+
+$(BIN)/pip:
+	@test -n "$(PYTHON)" || \
+	  { echo "no Python 3.11, 3.12 or 3.13 found: set PYTHON=/path/to/python" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# The stamps say when the package was last installed, and with which extras; test includes demo's.
+$(VENV)/.demo: EXTRAS := plot,data
+$(VENV)/.test: EXTRAS := test
+$(VENV)/.demo $(VENV)/.test: $(SOURCES) | $(BIN)/pip
+	@echo "Building brainjax and installing it into $(VENV): minutes the first time, seconds later."
+	$(BIN)/pip install --quiet '.[$(EXTRAS)]'
+	@$(BIN)/brainjax info
+	@touch $@ $(if $(filter test,$(EXTRAS)),$(VENV)/.demo)
