@@ -9,6 +9,7 @@ namespace brainjax {
 namespace {
 
 constexpr int64_t kParallelSynapses = 1 << 12;  // fewer are changed faster than a thread wakes
+constexpr int64_t kRowsPerTask = 8;
 
 // The listed neurons of one batch element.
 struct Active {
@@ -57,17 +58,20 @@ void Potentiate(ffi::ThreadPool& pool, W* weights, int64_t num_pre, int64_t num_
                 int64_t batch, const ActiveBuffers& pre_sets, const ActiveBuffers& post_sets,
                 const float* betas, const BatchOffsets& betas_at, const float* w_maxes,
                 const BatchOffsets& w_maxes_at) {
+  const int64_t tasks = (pre_sets.capacity() + kRowsPerTask - 1) / kRowsPerTask;
   auto strengthen = [&](int64_t item) {
-    const int64_t b = item / pre_sets.capacity();
-    const int64_t i = item % pre_sets.capacity();
-    const Active pre = pre_sets.At(b);
-    if (i >= pre.count || pre.indices[i] < 0 || pre.indices[i] >= num_pre) return;
-    W* row = weights + (b * num_pre + pre.indices[i]) * num_post;
-    StrengthenRow(row, pre.values[i], post_sets.At(b), num_post, betas[betas_at(b)],
-                  w_maxes[w_maxes_at(b)]);
+    const int64_t b = item / tasks;
+    const Active pre = pre_sets.At(b), post = post_sets.At(b);
+    const float beta = betas[betas_at(b)], w_max = w_maxes[w_maxes_at(b)];
+    const int64_t first = item % tasks * kRowsPerTask;
+    for (int64_t i = first; i < std::min(first + kRowsPerTask, pre.count); ++i) {
+      if (pre.indices[i] < 0 || pre.indices[i] >= num_pre) continue;
+      W* row = weights + (b * num_pre + pre.indices[i]) * num_post;
+      StrengthenRow(row, pre.values[i], post, num_post, beta, w_max);
+    }
   };
-  const int64_t items = batch * pre_sets.capacity();
-  if (items * post_sets.capacity() < kParallelSynapses) {
+  const int64_t items = batch * tasks;
+  if (items * kRowsPerTask * post_sets.capacity() < kParallelSynapses) {
     for (int64_t item = 0; item < items; ++item) strengthen(item);
   } else {
     ParallelFor(pool, items, strengthen);

@@ -8,7 +8,8 @@
 namespace brainjax {
 namespace {
 
-constexpr int64_t kBlock = 32;  // scores that the last pass rejects with one comparison
+constexpr int64_t kBlock = 32;    // scores that a scan rejects with one comparison
+constexpr int64_t kSample = 512;  // scores from which the threshold is guessed
 
 inline uint32_t KeyOf(float score) { return Key(score); }
 inline uint32_t KeyOf(uint32_t key) { return key; }
@@ -29,88 +30,87 @@ BRAINJAX_VECTORIZE int64_t CountAtLeast(const uint32_t* keys, int64_t n, uint32_
   return CountAtLeastOf(keys, n, bound);
 }
 
-struct KeyRange {
-  uint32_t smallest;
-  uint32_t largest;
-};
-
-BRAINJAX_VECTORIZE KeyRange FindKeyRange(const float* scores, int64_t n) {
-  uint32_t smallest = UINT32_MAX, largest = 0;
-  for (int64_t i = 0; i < n; ++i) {
-    const uint32_t key = Key(scores[i]);
-    smallest = std::min(smallest, key);
-    largest = std::max(largest, key);
-  }
-  return {smallest, largest};
-}
-
-// Keys in [low, high), copied together.
-int64_t Compact(const float* scores, int64_t n, uint32_t low, uint32_t high, uint32_t* keys) {
-  int64_t kept = 0;
-  for (int64_t start = 0; start < n; start += kBlock) {
-    const int64_t width = std::min(kBlock, n - start);
-    if (CountAtLeast(scores + start, width, low) == 0) continue;
-    for (int64_t i = start; i < start + width; ++i) {
-      const uint32_t key = Key(scores[i]);
-      if (key >= low && key < high) keys[kept++] = key;
-    }
-  }
-  return kept;
-}
-
 struct Threshold {
-  uint32_t key;       // the count-th largest key
-  int64_t num_above;  // keys above it: fewer than count
+  uint32_t key;       // items with larger keys win, and the first of those with this one
+  int64_t num_above;  // items with larger keys: fewer than win
 };
 
-// Bisection on the keys. Invariant: count(key >= low) >= count > count(key >= high). Once few
-// keys remain between the two they are copied together, and the rest is not read again.
-Threshold FindThreshold(const float* scores, int64_t n, int64_t count, uint32_t* keys,
-                        int64_t capacity) {
-  const KeyRange range = FindKeyRange(scores, n);
-  uint64_t low = range.smallest, high = uint64_t{range.largest} + 1;
-  int64_t at_low = n, at_high = 0;   // keys >= low, keys >= high
-  int64_t num_keys = -1, above = 0;  // copied keys, and how many lie above all of them
-  const int64_t few = std::min(capacity, n / kBlock);  // so few that most blocks have none
+// Bisection on the keys, for 1 <= count <= n. Invariant: low <= the count-th largest key < high.
+template <typename T>
+Threshold FindThreshold(const T* items, int64_t n, int64_t count) {
+  uint64_t low = 0, high = uint64_t{1} << 32;
+  int64_t at_low = n, at_high = 0;  // items with keys of at least low, of at least high
   while (high - low > 1 && at_low != count) {
-    if (num_keys < 0 && at_low - at_high <= few) {
-      num_keys = Compact(scores, n, static_cast<uint32_t>(low), static_cast<uint32_t>(high), keys);
-      above = at_high;
-    }
     const uint32_t middle = static_cast<uint32_t>((low + high) / 2);
-    const int64_t at_middle = num_keys < 0 ? CountAtLeast(scores, n, middle)
-                                           : above + CountAtLeast(keys, num_keys, middle);
+    const int64_t at_middle = CountAtLeast(items, n, middle);
     if (at_middle >= count) {
       low = middle, at_low = at_middle;
     } else {
       high = middle, at_high = at_middle;
     }
   }
-  // With at_low == count every key >= low wins, whether or not low itself occurs.
+  // With at_low == count all items from low on win, whether or not one has the key low itself.
   return {static_cast<uint32_t>(low), at_high};
 }
 
-// All keys above the threshold, and the first ones equal to it, in ascending order of index.
-void Write(const float* scores, int64_t n, int64_t count, Threshold threshold, int32_t* winners) {
-  int64_t written = 0;
-  int64_t equal_left = count - threshold.num_above;
-  for (int64_t start = 0; start < n && written < count; start += kBlock) {
+// Calls use(i) in ascending order for each item whose key is at least `bound`.
+template <typename T, typename Use>
+void ForEachAtLeast(const T* items, int64_t n, uint32_t bound, const Use& use) {
+  for (int64_t start = 0; start < n; start += kBlock) {
     const int64_t width = std::min(kBlock, n - start);
-    if (CountAtLeast(scores + start, width, threshold.key) == 0) continue;
-    for (int64_t i = start; i < start + width && written < count; ++i) {
-      const uint32_t key = Key(scores[i]);
-      if (key < threshold.key) continue;
-      if (key == threshold.key && equal_left-- <= 0) continue;
-      winners[written++] = static_cast<int32_t>(i);
+    if (CountAtLeast(items + start, width, bound) == 0) continue;
+    for (int64_t i = start; i < start + width; ++i) {
+      if (KeyOf(items[i]) >= bound) use(i);
     }
   }
+}
+
+// The winners among items in ascending order; index_of(i) is that of item i among all scores.
+template <typename T, typename IndexOf>
+void WriteWinners(const T* items, int64_t n, int64_t count, const IndexOf& index_of,
+                  int32_t* winners) {
+  const Threshold threshold = FindThreshold(items, n, count);
+  int64_t written = 0;
+  int64_t equal_left = count - threshold.num_above;
+  ForEachAtLeast(items, n, threshold.key, [&](int64_t i) {
+    if (KeyOf(items[i]) == threshold.key && equal_left-- <= 0) return;
+    winners[written++] = static_cast<int32_t>(index_of(i));
+  });
+}
+
+// A key that is likely to be below the count-th largest, but not far: from a sample.
+uint32_t GuessBound(const float* scores, int64_t n, int64_t count) {
+  uint32_t sample[kSample];
+  const int64_t stride = n / kSample;
+  for (int64_t i = 0; i < kSample; ++i) sample[i] = Key(scores[i * stride]);
+  // Twice the winners that the sample should hold, and eight more: five standard deviations.
+  return FindThreshold(sample, kSample, std::min(kSample, 2 * count * kSample / n + 8)).key;
+}
+
+// Copies the scores that may win together, finds the winners among them, and returns true; or
+// returns false where the guess was wrong or too many scores are equal.
+bool SelectFromCandidates(const float* scores, int64_t n, int64_t count, uint32_t* scratch,
+                          int64_t scratch_size, int32_t* winners) {
+  if (n < 2 * kSample) return false;
+  const uint32_t bound = GuessBound(scores, n, count);
+  const int64_t num_candidates = CountAtLeast(scores, n, bound);
+  if (num_candidates < count || 2 * num_candidates > scratch_size) return false;
+  uint32_t* keys = scratch;
+  uint32_t* indices = scratch + num_candidates;
+  int64_t kept = 0;
+  ForEachAtLeast(scores, n, bound, [&](int64_t i) {
+    keys[kept] = Key(scores[i]);
+    indices[kept++] = static_cast<uint32_t>(i);
+  });
+  WriteWinners(keys, kept, count, [&](int64_t i) { return indices[i]; }, winners);
+  return true;
 }
 
 void Select(const float* scores, int64_t n, int64_t count, uint32_t* scratch,
             int64_t scratch_size, int64_t capacity, int32_t* winners) {
   count = std::clamp<int64_t>(count, 0, std::min(n, capacity));
-  if (count > 0) {
-    Write(scores, n, count, FindThreshold(scores, n, count, scratch, scratch_size), winners);
+  if (count > 0 && !SelectFromCandidates(scores, n, count, scratch, scratch_size, winners)) {
+    WriteWinners(scores, n, count, [](int64_t i) { return i; }, winners);
   }
   std::fill(winners + count, winners + capacity, static_cast<int32_t>(n));
 }

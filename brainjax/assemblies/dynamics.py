@@ -90,7 +90,7 @@ def step(config: Config, params: Params, state: State, drive: Drive) -> State:
     `W_sB[i, j] *= 1 + beta_sB   for i active in s, j in Y_B`                 (potentiate)
 
     All areas read the winners of the last round, so the order of areas does not matter. An area
-    without open fibers keeps its winners; one that receives nothing at all falls silent.
+    without open fibers keeps its winners; one whose best neurons receive nothing falls silent.
 
     Args:
         config: areas and fibers.
@@ -171,14 +171,20 @@ def _select(config, params, state, drive, is_open, inputs, area):
     chosen = ops.select_winners(
         inputs,
         area.k,
-        firing=chooses & jnp.any(inputs != 0),
+        firing=chooses,
         runners_up=area.runners_up,
         temperature=params.temperature,
         softened=config.softened,
         backend=config.backend,
     )
-    old = state.winners[area.name]
-    return jax.tree.map(lambda new, old: jnp.where(chooses, new, old), chosen, old)
+    received = inputs.at[chosen.indices].get(mode="fill", fill_value=0)
+    silent = ops.active_set.empty(area.n, area.capacity)
+    new = _either(jnp.any(received != 0), chosen, silent)
+    return _either(chooses, new, state.winners[area.name])
+
+
+def _either(condition, one, other):
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), one, other)
 
 
 def _learn(config, params, state, drive, sent, winners, fiber):

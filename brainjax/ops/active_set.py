@@ -93,7 +93,8 @@ def from_dense(activity: Float[Array, " neurons"], capacity: int | None = None) 
 def to_dense(active: ActiveSet, num_neurons: int) -> Float[Array, " neurons"]:
     """Return what every neuron sends: the set's values, and 0 elsewhere."""
     dense = jnp.zeros(num_neurons, active.values.dtype)
-    return dense.at[active.indices].set(active.values, mode="drop", unique_indices=True)
+    targets = jnp.where(listed(active), active.indices, num_neurons)
+    return dense.at[targets].set(active.values, mode="drop", unique_indices=True)
 
 
 def gate(active: ActiveSet, is_open) -> ActiveSet:
