@@ -74,32 +74,43 @@ def converged_round(support: Int[np.ndarray, " rounds"]) -> int | None:
     return first_quiet if first_quiet <= len(support) else None
 
 
+def fired(
+    winners: Int[np.ndarray, "samples k"], num_neurons: int
+) -> Bool[np.ndarray, "samples neurons"]:
+    """Tell for each sample and neuron whether it fired.
+
+    Args:
+        winners: indices of active sets, padded with `num_neurons`.
+        num_neurons: of the area.
+    """
+    # The last column takes the padding.
+    fires = np.zeros((len(winners), num_neurons + 1), bool)
+    np.put_along_axis(fires, winners, True, axis=1)
+    return fires[:, :-1]
+
+
 def firing_rates(
-    winners: Int[np.ndarray, "samples k"],
+    fires: Bool[np.ndarray, "samples neurons"],
     labels: Int[np.ndarray, " samples"],
     num_classes: int,
-    num_neurons: int,
 ) -> Float[np.ndarray, "classes neurons"]:
     """Return how often each neuron fires for the samples of each class, 0 without samples.
 
     Args:
-        winners: who fired for each sample, padded with `num_neurons`.
+        fires: as from `fired`.
         labels: class of each sample, in [0, num_classes).
         num_classes: how many there are.
-        num_neurons: of the area.
 
     Raises:
         ValueError: a label is out of range.
     """
-    labels = np.asarray(labels)
     if labels.size and not (0 <= labels.min() and labels.max() < num_classes):
         raise ValueError(
             f"labels must be in 0..{num_classes - 1}; got {labels.min()} to {labels.max()}"
         )
-    counts = np.zeros((num_classes, num_neurons + 1))
-    np.add.at(counts, (labels[:, None], np.asarray(winners)), 1)
-    samples = np.bincount(labels, minlength=num_classes)
-    return counts[:, :-1] / np.maximum(samples, 1)[:, None]
+    of_class = labels == np.arange(num_classes)[:, None]
+    samples = of_class.sum(axis=1, keepdims=True)
+    return of_class.astype(float) @ fires / np.maximum(samples, 1)
 
 
 def class_assemblies(
@@ -108,15 +119,20 @@ def class_assemblies(
     """Return for each class the neurons that fire more often for it than for any other.
 
     `neuron j belongs to argmax over c of rates[c, j]`, to the lowest class among equals, and to
-    none if it never fires. So the assemblies are disjoint, and together the union of all winners.
+    none if it never fires. So the assemblies are disjoint, and their union is all who ever fire.
 
-    Source: the union of caps of Dabagia, Papadimitriou & Vempala (2022), COLT, arXiv:2110.03171;
-        assignment of neurons to classes as in Diehl & Cook (2015), Front. Comput. Neurosci. 9:99.
+    Args:
+        rates: as from `firing_rates`.
+
+    Source: assemblies as unions of caps: Dabagia, Papadimitriou & Vempala (2022), COLT,
+        arXiv:2110.03171; assignment of neurons to classes: Diehl & Cook (2015), Front. Comput.
+        Neurosci. 9:99.
     """
     belongs = rates.argmax(axis=0) == np.arange(len(rates))[:, None]
     return belongs & (rates > 0)
 
 
+@jax.jit
 def read_out(lexicon: ops.ActiveSet, winners: ops.ActiveSet) -> Int[Array, " samples"]:
     """Name for each sample the assembly with the largest overlap, the first among equals.
 

@@ -6,15 +6,17 @@ Keys of the result that the frame knows:
 
 `results`  one dict per brain, under fixed names
 `rows`     one dict per thing compared
-`summary`  what a reader wants to see first, by name
+`summary`  what a reader wants to see first, by name; printed only
 `metrics`  a `metrics.Metrics`, written as its summary
 `records`  arrays for `draw`, which are not written
 """
 
 import dataclasses
 import difflib
+import functools
 import importlib.util
 import json
+import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -25,10 +27,11 @@ from typing import Annotated, Any, Literal
 import jax
 import numpy as np
 import tyro
+from jaxtyping import Array
 from rich.console import Console
 from rich.table import Table
 
-from brainjax import metrics
+from brainjax import assemblies, connectivity, metrics
 
 Kind = Literal["experiments", "benchmarks"]
 
@@ -39,13 +42,38 @@ USAGE = 2
 CANNOT_RUN = 3
 CRASHED = 4
 
-_NOT_WRITTEN = ("metrics", "records")
+_NOT_WRITTEN = ("metrics", "records", "summary")
+
+
+def require(is_right: bool, field: str, rule: object, value: object) -> None:
+    """Raise ValueError naming the field, the rule and the value unless `is_right`."""
+    if not is_right:
+        raise ValueError(f"{field} must be {rule}; got {value}")
 
 
 def claim(holds: bool, text: str) -> None:
     """Raise AssertionError saying `text` unless it holds; unlike assert, also under -O."""
     if not holds:
         raise AssertionError(text)
+
+
+def births(
+    config: assemblies.Config, params: assemblies.Params, key: Array, brains: int
+) -> assemblies.State:
+    """Draw many brains, which differ in their synapses, along a leading axis.
+
+    Args:
+        config: of each.
+        params: of each.
+        key: typed PRNG key.
+        brains: how many.
+
+    Raises:
+        MemoryError: the weights of all do not fit into the memory of the device.
+    """
+    connectivity.check_fits(brains * config.weight_bytes, f"{brains} brains {config.dtype}")
+    init = functools.partial(assemblies.init, config, params)
+    return jax.vmap(init)(jax.random.split(key, brains))
 
 
 def main(module: ModuleType, arguments: Sequence[str] | None = None) -> int:
@@ -125,9 +153,14 @@ def _parse(module, arguments):
         command,
         args=arguments,
         prog=_name(module),
-        description=module.__doc__,
+        description=_paragraphs(module.__doc__),
         config=(tyro.conf.FlagCreatePairsOff,),
     )
+
+
+def _paragraphs(text):
+    """One paragraph for each headed part, as the help wraps lines by itself."""
+    return re.sub(r"\n(?=\S)", "\n\n", re.sub(r"\n +", " ", text or "")).replace("\n\n\n", "\n\n")
 
 
 def _flag(name, kind, default, text):

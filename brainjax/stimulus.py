@@ -11,11 +11,11 @@ from brainjax import ops
 
 def thermometer(
     intensities: Shaped[np.ndarray, "samples pixels"],
-    thresholds: Sequence[float],
+    thresholds: Sequence[float | int],
     *,
     complement: bool = False,
 ) -> Bool[np.ndarray, "samples neurons"]:
-    """Let each pixel drive one neuron per threshold, which fires if the pixel is at least as bright.
+    """Let each pixel drive a neuron per threshold, which fires if the pixel is that bright.
 
     `fires[s, l * pixels + i] = intensities[s, i] >= thresholds[l]`
 

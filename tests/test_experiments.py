@@ -1,0 +1,118 @@
+"""Every experiment that is found runs in its smoke settings and writes what it promises."""
+
+import json
+import types
+from typing import Any
+
+import pytest
+
+from brainjax import experiment
+
+FIELDS_OF_A_BRAIN = {
+    "projection": {"support", "converged_round"},
+    "completion": {"recovered"},
+    "association": {"overlap_before", "overlap_after"},
+    "digits": {"accuracy_overlap", "accuracy_linear"},
+}
+
+
+@pytest.mark.parametrize("name", experiment.names("experiments"))
+def test_smoke_run_writes_json_and_pictures(name, tmp_path):
+    module = experiment.load("experiments", name)
+    path, pictures = tmp_path / "result.json", tmp_path / "pictures"
+    flags = ["--smoke", "--json", str(path), "--out", str(pictures)]
+    assert experiment.main(module, flags) == experiment.OK
+
+    written = json.loads(path.read_text())
+    assert written["name"] == name
+    assert written["settings"].keys() == vars(module.SMOKE).keys()
+    assert len(written["results"]) == module.SMOKE.brains
+    for of_brain in written["results"]:
+        assert FIELDS_OF_A_BRAIN.get(name, set()) <= of_brain.keys()
+    assert written["metrics"]["steps"] > 0
+    assert written["wall"]["run_s"] > 0
+    assert written["environment"]["jax"]
+    assert [drawn.suffix for drawn in pictures.iterdir()] == [".png"] * len(
+        list(pictures.iterdir())
+    )
+    assert any(pictures.iterdir())
+
+
+def test_the_promised_experiments_are_found():
+    assert FIELDS_OF_A_BRAIN.keys() <= set(experiment.names("experiments"))
+
+
+@pytest.mark.parametrize("name", experiment.names("experiments"))
+def test_every_experiment_says_what_it_asks(name):
+    module = experiment.load("experiments", name)
+    for heading in ("Question:", "Expected:", "Source:", "Run:"):
+        assert heading in (module.__doc__ or "")
+    assert callable(module.check)
+    assert callable(module.main)
+
+
+@pytest.mark.parametrize("name", experiment.names("experiments"))
+def test_settings_are_refused_at_construction(name):
+    module = experiment.load("experiments", name)
+    with pytest.raises(ValueError, match="brains must be at least 1; got 0"):
+        module.Settings(brains=0)
+    with pytest.raises(ValueError, match="k of area"):
+        module.Settings(k=0)
+
+
+def test_projection_refuses_what_does_not_fit(monkeypatch, capsys):
+    module = experiment.load("experiments", "projection")
+    monkeypatch.setattr(module.connectivity, "free_memory", lambda: 30_000_000_000)
+    large = module.Settings(n=100_000, k=317, p=0.01, brains=1)
+    assert module._weights_dtype(large)[0] == "bfloat16"
+    assert module._weights_dtype(module.SMOKE)[0] == "float32"
+    code = experiment.main(module, ["--n", "100000", "--brains", "2"])
+    assert code == experiment.CANNOT_RUN
+    assert "80.0 GB in float32 or 40.0 GB in bfloat16" in capsys.readouterr().err
+
+
+def fake(run, check=None):
+    """An experiment with one setting."""
+    module: Any = types.ModuleType("fake")
+    module.__file__ = "fake.py"
+    settings = experiment.load("experiments", "projection").Settings
+    module.Settings, module.SMOKE, module.run = settings, settings(), run
+    if check:
+        module.check = check
+    return module
+
+
+def test_a_failed_claim_has_its_own_code_and_still_writes(tmp_path, capsys):
+    def check(result):
+        experiment.claim(result["value"] > 1, "value is above 1; got 0")
+
+    path = tmp_path / "new" / "result.json"
+    module = fake(lambda settings: {"value": 0}, check)
+    assert experiment.main(module, ["--json", str(path)]) == experiment.CLAIM_FAILED
+    assert json.loads(path.read_text())["check"] == "value is above 1; got 0"
+    assert "claim failed: value is above 1; got 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (MemoryError("too large"), experiment.CANNOT_RUN),
+        (ImportError("run pip"), experiment.CANNOT_RUN),
+        (ValueError("refused"), experiment.CANNOT_RUN),
+        (KeyError("bug"), experiment.CRASHED),
+    ],
+)
+def test_errors_have_their_codes(error, code, capsys):
+    def run(settings):
+        raise error
+
+    assert experiment.main(fake(run), []) == code
+    assert str(error) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flags", [["--brains", "0"], ["--brains", "many"], ["--nonsense"]])
+def test_wrong_flags_are_usage_errors(flags, capsys):
+    module = experiment.load("experiments", "projection")
+    with pytest.raises(SystemExit) as exit_:
+        experiment.main(module, flags)
+    assert exit_.value.code == experiment.USAGE
