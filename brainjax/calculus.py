@@ -88,10 +88,12 @@ def associate(
     opens after the first round of each.
 
     Raises:
-        ValueError: a fiber is missing, or rounds is less than 1.
+        ValueError: a fiber is missing, or rounds or cofirings is less than 1.
 
     Source: Papadimitriou et al. (2020), PNAS 117:14464.
     """
+    _check_rounds(rounds)
+    _check_rounds(cofirings, "cofirings")
     onto = [_onto(source, area, target) for source, area in zip(sources, areas)]
     return sequence(
         *(project(config, source, area, rounds=rounds) for source, area in zip(sources, areas)),
@@ -201,7 +203,7 @@ def overlap(a: ops.ActiveSet, b: ops.ActiveSet) -> Float[Array, ""]:
     common &= ops.active_set.listed(b)[place]
     shared = jnp.where(common, a.values * b.values[place], 0).sum()
     smaller = jnp.minimum(_size(a), _size(b))
-    return jnp.where(smaller > 0, shared / jnp.where(smaller > 0, smaller, 1), 0)
+    return ops.rounding.quotient(shared, smaller)
 
 
 def _size(active):
@@ -210,7 +212,6 @@ def _size(active):
 
 def _settle(config, fibers: Iterable[str], target, rounds):
     """Fire `fibers`, with recurrence in the target from the second round on."""
-    _check_rounds(rounds)
     return sequence(
         repeat(config.drive(*fibers), 1),
         repeat(config.drive(*fibers, _fiber(target, target)), rounds - 1),
@@ -225,6 +226,6 @@ def _fiber(source, target):
     return f"{source}->{target}"
 
 
-def _check_rounds(rounds):
+def _check_rounds(rounds, name="rounds"):
     if rounds < 1:
-        raise ValueError(f"rounds must be at least 1; got {rounds}")
+        raise ValueError(f"{name} must be at least 1; got {rounds}")

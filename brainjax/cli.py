@@ -2,7 +2,6 @@
 
 import argparse
 import ast
-import importlib.metadata
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -107,7 +106,7 @@ def describe() -> dict[str, dict[str, Any]]:
     """Return what is installed: topic, then name, then fact."""
     import jax
 
-    from brainjax import connectivity, ops
+    from brainjax import connectivity, metrics, ops
 
     return {
         "devices": {str(device): device.device_kind for device in jax.local_devices()},
@@ -117,19 +116,12 @@ def describe() -> dict[str, dict[str, Any]]:
         },
         "running": {jax.default_backend(): ops.backend.running()},
         "memory": {"free GB": _gigabytes(connectivity.free_memory())},
-        "versions": {name: _version(name) for name in _PACKAGES},
+        "versions": {name: metrics.version(name) for name in _PACKAGES},
     }
 
 
 def _gigabytes(num_bytes):
     return "unknown" if num_bytes is None else round(num_bytes / 1e9, 1)
-
-
-def _version(package):
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
 
 
 def _first_line(path):

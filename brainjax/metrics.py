@@ -103,13 +103,22 @@ def environment() -> dict[str, str]:
     return {
         "device": device.device_kind,
         "platform": device.platform,
+        "brainjax": version("brainjax"),
         "jax": jax.__version__,
-        "jaxlib": importlib.metadata.version("jaxlib"),
+        "jaxlib": version("jaxlib"),
         "numpy": np.__version__,
         "python": sys.version.split()[0],
         "backend": ops.backend.running(),
         "kernels": ops.backend.explain(),
     }
+
+
+def version(package: str) -> str:
+    """Return the version of an installed package, or "not installed"."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
 
 
 class _CompileClock:

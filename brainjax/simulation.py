@@ -51,13 +51,15 @@ def simulate(
             independent brains. The state's must be 0.
         chunk_steps: steps in one program; changes no result.
         progress: whether to show a progress bar.
-        metrics: where to add what was measured. Measuring waits for the end of the run.
+        metrics: where to add what was measured. Measuring waits for the end of the run, and asks
+            the config for `num_neurons`, `backend` and `bytes_moved(drive)`.
 
     Returns:
         The final state, and the records as NumPy arrays stacked along a leading axis of steps
         (None without `record`).
 
     Raises:
+        TypeError: metrics are asked for and the config lacks what they need.
         ValueError: num_steps, chunk_steps or in_axes is out of range, or the leaves of `drive`
             differ in their number of steps.
 
@@ -68,6 +70,8 @@ def simulate(
         raise ValueError(f"chunk_steps must be at least 1; got {chunk_steps}")
     if in_axes is not None and in_axes[1] != 0:
         raise ValueError(f"in_axes must have 0 for the state; got {in_axes}")
+    if metrics is not None:
+        _check_measurable(config)
     run = functools.partial(
         _run_chunks, step, config, params, state, drive, num_steps is None, total, record, in_axes
     )
@@ -198,6 +202,12 @@ class _ProgressBar:
     def __exit__(self, *_):
         if self._bar is not None:
             self._bar.stop()
+
+
+def _check_measurable(config):
+    needed = ("num_neurons", "backend", "bytes_moved")
+    if missing := [name for name in needed if not hasattr(config, name)]:
+        raise TypeError(f"config must have {', '.join(needed)} for metrics; it lacks {missing}")
 
 
 def _add_to(metrics, watch, config, state, drive, total, drive_varies, in_axes):

@@ -1,6 +1,6 @@
 """Operations: each with its contract, its definition in plain JAX, its kernels and its gradient."""
 
-from brainjax.ops import active_set as active_set, backend as backend
+from brainjax.ops import active_set as active_set, backend as backend, rounding as rounding
 from brainjax.ops.accumulation import (
     accumulate_rows as accumulate_rows,
     accumulate_rows_reference as accumulate_rows_reference,

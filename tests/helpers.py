@@ -1,0 +1,84 @@
+"""What several test modules share: backends, random active sets, and comparison in bits."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from brainjax import ops
+from brainjax.ops import accumulation, backend as backends, potentiation, selection
+
+HANDLERS = (accumulation.HANDLER, selection.HANDLER, potentiation.HANDLER)
+
+
+def default_platform() -> str:
+    """The name that the compiled libraries use for the platform of the default device."""
+    return {"gpu": "cuda"}.get(jax.default_backend(), jax.default_backend())
+
+
+def has_kernels() -> bool:
+    return all(default_platform() in backends.platforms_with(name) for name in HANDLERS)
+
+
+BACKENDS = ("reference", "auto", "kernel") if has_kernels() else ("reference", "auto")
+each_backend = pytest.mark.parametrize("backend", BACKENDS)
+
+
+def random_active(
+    rng: np.random.Generator,
+    num_neurons: int,
+    count: int,
+    capacity: int,
+    *,
+    graded: bool = False,
+    padding: int | None = None,
+) -> ops.ActiveSet:
+    """A random set; graded values may be negative, `padding` replaces the usual index."""
+    indices = np.full(capacity, num_neurons if padding is None else padding, np.int32)
+    indices[:count] = np.sort(rng.choice(num_neurons, count, replace=False))
+    values = np.zeros(capacity, np.float32)
+    values[:count] = rng.standard_normal(count) if graded else 1
+    return ops.ActiveSet(jnp.asarray(indices), jnp.asarray(values), jnp.asarray(count, jnp.int32))
+
+
+def neurons(active: ops.ActiveSet) -> np.ndarray:
+    """The listed neurons of one set."""
+    return np.asarray(active.indices)[: int(active.count)]
+
+
+def assert_same_bits(actual, expected) -> None:
+    """Equal structure, shapes, dtypes and bits; typed keys are compared by their data."""
+    actual, structure = jax.tree_util.tree_flatten_with_path(actual)
+    expected, expected_structure = jax.tree_util.tree_flatten_with_path(expected)
+    assert structure == expected_structure
+    for (path, got), (_, wanted) in zip(actual, expected, strict=True):
+        where, got, wanted = jax.tree_util.keystr(path), _plain(got), _plain(wanted)
+        assert (got.dtype, got.shape) == (wanted.dtype, wanted.shape), where
+        if got.tobytes() != wanted.tobytes():
+            np.testing.assert_array_equal(got, wanted, where)
+            raise AssertionError(f"{where}: equal numbers, other bits")
+
+
+def _plain(leaf):
+    if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        leaf = jax.random.key_data(leaf)
+    return np.asarray(leaf)
+
+
+def stacked(trees):
+    """One tree whose leaves have a leading axis, from a list of trees."""
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+
+def at(tree, index):
+    """Element `index` of the leading axis of every leaf."""
+    return jax.tree.map(lambda leaf: leaf[index], tree)
+
+
+def weight_copies(compiled, shape) -> int:
+    """How many operations of a compiled program copy an array of that shape."""
+    dims = ",".join(map(str, shape))
+    copies = re.compile(rf"= [^=]*\[{dims}\][^=]* copy(-start)?\(")
+    return len(copies.findall(compiled.as_text()))

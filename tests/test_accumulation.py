@@ -1,0 +1,129 @@
+"""Sums of rows against float64, and against their own order written out in NumPy."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import assert_same_bits, each_backend, random_active
+from hypothesis import given, strategies as st
+from hypothesis.extra.numpy import arrays
+
+from brainjax import ops
+from brainjax.ops.accumulation import LANES
+
+# (pre, post, count, capacity): nobody, one row, one lane group exactly, one more, several.
+SIZES = [(5, 3, 0, 2), (1, 1, 1, 1), (40, 7, 32, 32), (70, 33, 33, 50), (200, 9, 130, 131)]
+each_size = pytest.mark.parametrize("size", SIZES)
+# XLA flushes subnormal numbers to zero on every backend, so they are not drawn.
+finite = st.floats(-8, 8, width=32, allow_subnormal=False)
+
+
+@functools.partial(jax.jit, static_argnames="backend")
+def accumulate(weights, active, backend):
+    return ops.accumulate_rows(weights, active, backend=backend)
+
+
+@functools.cache
+def drawn_set(size, seed):
+    num_pre, _, count, capacity = size
+    return random_active(np.random.default_rng(seed), num_pre, count, capacity)
+
+
+def terms_of(weights, active):
+    """The products that are summed, one row per listed neuron, in float64."""
+    count = int(active.count)
+    rows, values = np.asarray(active.indices)[:count], np.asarray(active.values)[:count]
+    return weights[rows].astype(np.float64) * values[:, None].astype(np.float64)
+
+
+def in_lane_order(weights, active):
+    """The documented order of the sum: 32 lanes, which then meet in halves."""
+    terms = terms_of(weights.astype(np.float32), active).astype(np.float32)
+    lanes = np.zeros((LANES, weights.shape[1]), np.float32)
+    for row, term in enumerate(terms):
+        lanes[row % LANES] += term
+    for half in (16, 8, 4, 2, 1):
+        lanes = lanes[:half] + lanes[half : 2 * half]
+    return lanes[0]
+
+
+@each_backend
+@each_size
+@given(data=st.data())
+def test_matches_float64(size, backend, data):
+    num_pre, num_post, count, _ = size
+    weights = data.draw(arrays(np.float32, (num_pre, num_post), elements=finite, fill=finite))
+    values = data.draw(arrays(np.float32, count, elements=finite))
+    active = drawn_set(size, 0)
+    active = active.replace(values=active.values.at[:count].set(values))
+
+    received = np.asarray(accumulate(jnp.asarray(weights), active, backend), np.float64)
+
+    terms = terms_of(weights, active)
+    # Each product and each of the n sums errs by eps / 2 of a partial sum, or underflows.
+    limits = np.finfo(np.float32)
+    bound = (count + 1) * (limits.eps * np.abs(terms).sum(axis=0) + limits.tiny)
+    assert (np.abs(received - terms.sum(axis=0)) <= bound).all()
+
+
+@each_backend
+@each_size
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_sum_has_the_documented_order(size, backend, dtype):
+    num_pre, num_post, count, capacity = size
+    rng = np.random.default_rng(1)
+    weights = jnp.asarray(rng.standard_normal((num_pre, num_post)), dtype)
+    active = random_active(rng, num_pre, count, capacity, graded=True)
+    received = accumulate(weights, active, backend)
+    assert_same_bits(received, in_lane_order(np.asarray(weights, np.float32), active))
+
+
+@each_backend
+def test_only_listed_rows_are_read(backend):
+    weights = jnp.full((50, 6), jnp.nan).at[jnp.array([2, 7])].set(1.0)
+    active = ops.active_set.from_indices([2, 7, 9, 11], 50)
+    active = active.replace(count=jnp.asarray(2, jnp.int32))
+    assert_same_bits(accumulate(weights, active, backend), np.full(6, 2, np.float32))
+
+
+@each_backend
+def test_entries_beyond_the_last_row_are_ignored(backend):
+    active = ops.ActiveSet(
+        jnp.array([1, 5, 1_000], jnp.int32), jnp.ones(3), jnp.asarray(3, jnp.int32)
+    )
+    received = accumulate(jnp.arange(10.0).reshape(5, 2), active, backend)
+    assert_same_bits(received, np.array([2, 3], np.float32))
+
+
+@each_backend
+def test_a_closed_gate_sends_nothing(backend):
+    weights = jnp.full((20, 4), jnp.nan)
+    gated = ops.active_set.gate(ops.active_set.from_indices([3, 4], 20), False)
+    assert_same_bits(accumulate(weights, gated, backend), np.zeros(4, np.float32))
+
+
+@each_backend
+def test_gradient_is_silent_for_padding(backend):
+    """Unlisted rows and the values of padding get no gradient, whatever the padding holds."""
+    weights = jnp.full((20, 4), 2.0)
+    active = ops.active_set.from_indices([3, 4, 5], 20, 6)
+    active = active.replace(count=jnp.asarray(2, jnp.int32))
+
+    def total(weights, values):
+        return ops.accumulate_rows(weights, active.replace(values=values), backend=backend).sum()
+
+    weights_bar, values_bar = jax.grad(total, (0, 1))(weights, active.values)
+    expected = np.zeros((20, 4), np.float32)
+    expected[[3, 4]] = 1
+    assert_same_bits(weights_bar, expected)
+    assert_same_bits(values_bar, np.array([8, 8, 0, 0, 0, 0], np.float32))
+
+
+def test_float64_weights_are_summed_in_float64():
+    with jax.enable_x64(True):
+        weights = jnp.asarray([[1.0], [2.0**-40]], jnp.float64)
+        active = ops.active_set.from_indices([0, 1], 2)
+        for backend in ("reference", "auto"):
+            assert float(accumulate(weights, active, backend)[0]) == 1 + 2.0**-40

@@ -1,0 +1,130 @@
+"""The change of synapses against an explicit loop."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import assert_same_bits, each_backend, neurons, random_active
+from hypothesis import given, strategies as st
+from hypothesis.extra.numpy import arrays
+
+from brainjax import ops
+
+# (pre, post, count of pre, count of post): nobody on one side, one synapse, all, some.
+SIZES = [(4, 6, 0, 3), (4, 6, 3, 0), (1, 1, 1, 1), (9, 17, 9, 17), (40, 70, 12, 33)]
+each_size = pytest.mark.parametrize("size", SIZES)
+weight = st.one_of(st.just(0.0), st.floats(0.125, 30, width=32))
+gain = st.floats(-1, 1, width=32, allow_subnormal=False).filter(lambda x: x == 0 or abs(x) > 1e-3)
+
+
+@functools.partial(jax.jit, static_argnames="backend")
+def potentiate(weights, pre, post, beta, w_max, backend):
+    return ops.potentiate(weights, pre, post, beta, w_max, backend=backend)
+
+
+@functools.cache
+def drawn_sets(size):
+    num_pre, num_post, pre_count, post_count = size
+    rng = np.random.default_rng(0)
+    return (
+        random_active(rng, num_pre, pre_count, num_pre),
+        random_active(rng, num_post, post_count, num_post),
+    )
+
+
+def in_a_loop(weights, pre, post, beta, w_max):
+    """The definition, one synapse at a time, each operation rounded to float32."""
+    changed = weights.copy()
+    one = np.float32(1)
+    for a, i in enumerate(neurons(pre)):
+        for b, j in enumerate(neurons(post)):
+            values = np.float32(pre.values[a]) * np.float32(post.values[b])
+            new = weights[i, j].astype(np.float32) * (one + np.float32(beta) * values)
+            changed[i, j] = min(new, np.float32(w_max))
+    return changed
+
+
+@each_backend
+@each_size
+@given(data=st.data())
+def test_matches_a_loop(size, backend, data):
+    num_pre, num_post, pre_count, _ = size
+    weights = data.draw(arrays(np.float32, (num_pre, num_post), elements=weight, fill=weight))
+    pre, post = drawn_sets(size)
+    pre = pre.replace(
+        values=pre.values.at[:pre_count].set(
+            data.draw(arrays(np.float32, pre_count, elements=gain))
+        )
+    )
+    beta, w_max = data.draw(gain), data.draw(st.sampled_from([2.0, 20.0, np.inf]))
+    changed = potentiate(jnp.asarray(weights), pre, post, beta, w_max, backend)
+    assert_same_bits(changed, in_a_loop(weights, pre, post, beta, w_max))
+
+
+@each_backend
+@each_size
+def test_bfloat16_is_rounded_once(size, backend):
+    num_pre, num_post, *_ = size
+    weights = jnp.asarray(np.random.default_rng(1).uniform(0, 4, (num_pre, num_post)), jnp.bfloat16)
+    pre, post = drawn_sets(size)
+    changed = potentiate(weights, pre, post, 0.3, 3.0, backend)
+    assert_same_bits(changed, in_a_loop(np.asarray(weights), pre, post, 0.3, 3.0))
+
+
+@each_backend
+def test_absent_synapses_stay_absent(backend):
+    everyone = ops.active_set.from_indices(np.arange(5), 5)
+    weights = jnp.eye(5)
+    for _ in range(3):
+        weights = potentiate(weights, everyone, everyone, 1.0, np.inf, backend)
+    assert_same_bits(weights, 8 * np.eye(5, dtype=np.float32))
+
+
+@each_backend
+def test_no_beta_no_change(backend):
+    """Bit for bit, also of a weight that no increase could reach, as long as it is in the limit."""
+    weights = jnp.asarray(np.random.default_rng(2).standard_normal((30, 30)), jnp.float32)
+    pre, post = (random_active(np.random.default_rng(3), 30, 12, 15) for _ in range(2))
+    assert_same_bits(potentiate(weights, pre, post, 0.0, np.inf, backend), np.asarray(weights))
+
+
+@each_backend
+def test_limit_applies_to_changed_synapses_only(backend):
+    weights = jnp.full((3, 3), 30.0)
+    one = ops.active_set.from_indices([1], 3)
+    changed = potentiate(weights, one, one, 0.1, 20.0, backend)
+    expected = np.full((3, 3), 30, np.float32)
+    expected[1, 1] = 20
+    assert_same_bits(changed, expected)
+
+
+@each_backend
+def test_nan_weights_are_not_hidden_by_the_limit(backend):
+    one = ops.active_set.from_indices([0], 1)
+    changed = potentiate(jnp.full((1, 1), jnp.nan), one, one, 0.1, 20.0, backend)
+    assert np.isnan(changed).all()
+
+
+@each_backend
+def test_argument_is_left_alone(backend):
+    """In place only for the caller who gives the buffer away."""
+    weights = jnp.ones((8, 8))
+    everyone = ops.active_set.from_indices(np.arange(8), 8)
+    ops.potentiate(weights, everyone, everyone, 1.0, backend=backend)
+    assert_same_bits(weights, np.ones((8, 8), np.float32))
+
+
+@each_backend
+def test_derivatives_by_hand(backend):
+    """One synapse below its limit and one above it."""
+    weights = jnp.array([[2.0, 18.0]])
+    pre, post = ops.active_set.from_indices([0], 1), ops.active_set.from_indices([0, 1], 2)
+
+    def total(weights, beta, w_max):
+        return ops.potentiate(weights, pre, post, beta, w_max, backend=backend).sum()
+
+    weights_bar, beta_bar, w_max_bar = jax.grad(total, (0, 1, 2))(weights, 0.5, 20.0)
+    np.testing.assert_allclose(weights_bar, [[1.5, 0.0]])
+    np.testing.assert_allclose([beta_bar, w_max_bar], [2.0, 1.0])

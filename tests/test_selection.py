@@ -1,0 +1,241 @@
+"""Winners against a stable sort; soft winners against their definition and finite differences."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import assert_same_bits, each_backend, neurons
+from hypothesis import given, strategies as st
+from hypothesis.extra.numpy import arrays
+
+from brainjax import ops
+
+# (neurons, k): one of one, one, all, all but one, more neurons than a block of the kernel.
+SIZES = [(1, 1), (7, 1), (7, 7), (33, 32), (100, 10), (1_000, 31)]
+each_size = pytest.mark.parametrize("size", SIZES)
+any_float = st.floats(width=32, allow_subnormal=False)
+tied = st.sampled_from([0.0, -0.0, 1.0, 2.0, -1.0])
+
+
+@functools.partial(jax.jit, static_argnames=("k", "runners_up", "backend"))
+def select(scores, k, backend, runners_up=0):
+    return ops.select_winners(scores, k, runners_up=runners_up, backend=backend)
+
+
+def ordered(scores):
+    """Neurons from the largest score to the smallest, of equal ones the lowest first."""
+    bits = scores.view(np.int32).astype(np.int64)
+    # The total order of IEEE 754: -0.0 below 0.0, a NaN beyond the infinity of its sign.
+    keys = np.where(bits < 0, -(bits & 0x7FFFFFFF) - 1, bits)
+    return np.argsort(-keys, kind="stable")
+
+
+def check_choice(scores, size, backend):
+    winners = select(jnp.asarray(scores), size[1], backend)
+    np.testing.assert_array_equal(neurons(winners), np.sort(ordered(scores)[: size[1]]))
+    assert_same_bits(winners.values, np.ones(size[1], np.float32))
+
+
+@each_backend
+@each_size
+@given(data=st.data())
+def test_matches_a_stable_sort(size, backend, data):
+    elements = data.draw(st.sampled_from([any_float, tied]))
+    scores = data.draw(arrays(np.float32, size[0], elements=elements, fill=elements))
+    check_choice(scores, size, backend)
+
+
+@each_backend
+@each_size
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda rng, n: rng.standard_normal(n),
+        lambda rng, n: rng.binomial(100, 0.05, n),
+        lambda rng, n: rng.choice([np.nan, -np.nan, -np.inf, np.inf, 0.0, -0.0], n),
+        lambda rng, n: np.full(n, -3.0),
+        lambda rng, n: 1e-30 * rng.standard_normal(n) ** 9,
+    ],
+    ids=["normal", "integers", "special", "equal", "wide"],
+)
+def test_matches_a_stable_sort_of_usual_scores(size, backend, draw):
+    scores = draw(np.random.default_rng(0), size[0]).astype(np.float32)
+    check_choice(scores, size, backend)
+
+
+@each_backend
+def test_ties_go_to_the_lowest_index(backend):
+    scores = jnp.array([1.0, 3.0, 2.0, 2.0, 2.0, 0.0])
+    np.testing.assert_array_equal(neurons(select(scores, 3, backend)), [1, 2, 3])
+
+
+@each_backend
+def test_runners_up_are_listed_without_value(backend):
+    scores = jnp.array([5.0, 1.0, 4.0, 4.0, 3.0, 4.0])
+    chosen = select(scores, 2, backend, runners_up=3)
+    np.testing.assert_array_equal(neurons(chosen), [0, 2, 3, 4, 5])
+    np.testing.assert_array_equal(chosen.values, [1, 1, 0, 0, 0])
+
+
+@each_backend
+def test_silence_is_an_empty_set(backend):
+    chosen = ops.select_winners(jnp.ones(9), 3, firing=False, runners_up=2, backend=backend)
+    assert_same_bits(chosen, ops.active_set.empty(9, 5))
+
+
+@each_backend
+def test_hard_values_count_winners_not_soft_shares(backend):
+    chosen = ops.select_winners(jnp.array([0.1, 0.0, 0.2]), 1, temperature=9.0, backend=backend)
+    assert_same_bits(chosen.values, np.ones(1, np.float32))
+
+
+@each_backend
+def test_softened_values_are_the_soft_winners(backend):
+    scores = jnp.asarray(np.random.default_rng(1).standard_normal(20), jnp.float32)
+    chosen = ops.select_winners(
+        scores, 4, runners_up=16, temperature=0.7, softened=True, backend=backend
+    )
+    expected = ops.soft_winners(scores, 4, jnp.float32(0.7))
+    np.testing.assert_allclose(chosen.values, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"k": 0}, r"k must be in 1..neurons=5; got 0"),
+        ({"k": 6}, r"k must be in 1..neurons=5; got 6"),
+        ({"k": 3, "runners_up": -1}, r"runners_up must be in 0..neurons-k=2; got -1"),
+        ({"k": 3, "runners_up": 3}, r"runners_up must be in 0..neurons-k=2; got 3"),
+    ],
+)
+def test_errors_name_field_rule_and_value(options, message):
+    with pytest.raises(ValueError, match=message):
+        ops.select_winners(jnp.ones(5), **options)
+
+
+SOFT_SIZES = [(3, 1), (20, 4), (20, 19), (300, 17)]
+each_soft_size = pytest.mark.parametrize("size", SOFT_SIZES)
+temperatures = pytest.mark.parametrize("temperature", [0.05, 1.0, 20.0])
+
+
+def normal_scores(num_neurons, dtype=np.float32, seed=2):
+    return jnp.asarray(np.random.default_rng(seed).standard_normal(num_neurons), dtype)
+
+
+@each_soft_size
+@temperatures
+def test_shares_sum_to_k(size, temperature):
+    num_neurons, k = size
+    shares = ops.soft_winners(normal_scores(num_neurons), k, jnp.float32(temperature))
+    assert ((shares >= 0) & (shares <= 1)).all()
+    # The threshold is known to an ulp of the largest score; its error moves every share.
+    slope = float((shares * (1 - shares)).sum()) / temperature
+    error = np.finfo(np.float32).eps * (8 * slope + num_neurons)
+    np.testing.assert_allclose(shares.sum(), k, rtol=0, atol=error)
+
+
+@each_soft_size
+def test_shares_tend_to_the_winners(size):
+    num_neurons, k = size
+    scores = normal_scores(num_neurons)
+    sharpest = ops.soft_winners(scores, k, jnp.float32(1e-4))
+    hard = ops.active_set.to_dense(ops.select_winners(scores, k), num_neurons)
+    np.testing.assert_allclose(sharpest, hard, rtol=0, atol=1e-3)
+
+
+def test_shares_are_the_entropic_optimum():
+    """At the maximum, score - temperature * log(p / (1 - p)) is one number, the threshold."""
+    with jax.enable_x64(True):
+        scores = normal_scores(30, np.float64)
+        shares = ops.soft_winners(scores, 6, 0.8)
+        thresholds = scores - 0.8 * jnp.log(shares / (1 - shares))
+        np.testing.assert_allclose(thresholds, thresholds[0], rtol=0, atol=1e-9)
+        # 32 halvings of a bracket no wider than the scores.
+        width = float(scores.max() - scores.min()) * 2.0**-32
+        np.testing.assert_allclose(shares.sum(), 6, rtol=0, atol=30 / 4 / 0.8 * width)
+
+
+def test_everyone_wins_where_k_is_all():
+    assert_same_bits(ops.soft_winners(jnp.arange(4.0), 4, 1.0), np.ones(4, np.float32))
+
+
+def exact_shares(scores, k, temperature):
+    """Soft winners in NumPy, their threshold bisected to the last bit."""
+    low, high = scores.min() - 60 * temperature, scores.max() + 60 * temperature
+    for _ in range(200):
+        middle = (low + high) / 2
+        too_many = (1 / (1 + np.exp(-(scores - middle) / temperature))).sum() > k
+        low, high = (middle, high) if too_many else (low, middle)
+    return 1 / (1 + np.exp(-(scores - (low + high) / 2) / temperature))
+
+
+@each_soft_size
+@pytest.mark.parametrize("temperature", [0.3, 1.0, 5.0])
+def test_derivatives_match_finite_differences(size, temperature):
+    num_neurons, k = size
+    with jax.enable_x64(True):
+        scores = normal_scores(num_neurons, np.float64)
+        direction = normal_scores(num_neurons, np.float64, seed=3)
+        along_scores, along_temperature = (
+            jax.jvp(
+                lambda s, t: ops.soft_winners(s, k, t),
+                (scores, jnp.float64(temperature)),
+                tangents,
+            )[1]
+            for tangents in (
+                (direction, jnp.float64(0)),
+                (jnp.zeros_like(scores), jnp.float64(1)),
+            )
+        )
+    scores, direction = np.asarray(scores), np.asarray(direction)
+    h = 1e-5
+
+    def difference(move):
+        ends = (exact_shares(*move(sign * h)) for sign in (1, -1))
+        return np.subtract(*ends) / (2 * h)
+
+    # Central differences err by h^2 / 6 of a third derivative, below 10 / temperature^3 here;
+    # the shares of the library by its 32 halvings.
+    error = 1e-7 / temperature**2
+    np.testing.assert_allclose(
+        along_scores,
+        difference(lambda step: (scores + step * direction, k, temperature)),
+        rtol=0,
+        atol=error,
+    )
+    np.testing.assert_allclose(
+        along_temperature,
+        difference(lambda step: (scores, k, temperature + step)),
+        rtol=0,
+        atol=error,
+    )
+
+
+@each_backend
+def test_gradient_reaches_scores_and_temperature(backend):
+    scores, weights = normal_scores(20), normal_scores(20, seed=4)
+
+    def gain(scores, temperature):
+        chosen = ops.select_winners(
+            scores, 4, runners_up=16, temperature=temperature, backend=backend
+        )
+        return (ops.active_set.to_dense(chosen, 20) * weights).sum()
+
+    def soft_gain(scores, temperature):
+        return (ops.soft_winners(scores, 4, temperature) * weights).sum()
+
+    at = scores, jnp.float32(0.6)
+    actual, expected = jax.grad(gain, (0, 1))(*at), jax.grad(soft_gain, (0, 1))(*at)
+    for got, wanted in zip(actual, expected):
+        np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-6)
+        assert jnp.abs(wanted).max() > 1e-2
+
+
+@each_backend
+def test_gradient_of_silence_is_zero(backend):
+    def total(scores):
+        return ops.select_winners(scores, 4, firing=False, backend=backend).values.sum()
+
+    assert_same_bits(jax.grad(total)(normal_scores(20)), np.zeros(20, np.float32))
