@@ -57,7 +57,7 @@ def random(
     check_fits(num_pre * num_post * jnp.dtype(dtype).itemsize, f"{num_pre} x {num_post} {dtype}")
     if probability == 0:
         return Dense(jnp.zeros((num_pre, num_post), dtype))
-    return Dense(_draw(key, _threshold(probability), num_pre, num_post, dtype))
+    return Dense(_draw_batched(num_pre, num_post, dtype)(key, _threshold(probability)))
 
 
 def random_block(
@@ -172,18 +172,53 @@ def _row(key, threshold, pre, num_post):
 
 
 @functools.partial(jax.jit, static_argnames=("num_pre", "num_post", "dtype"))
-def _draw(key, threshold, num_pre, num_post, dtype):
-    rows = max(1, min(num_pre, _BLOCK // num_post))
+def _draw(keys, threshold, num_pre, num_post, dtype):
+    """Weights for each of the keys, drawn block by block.
 
-    def draw_block(block, weights):
+    What is drawn is kept as one bit a synapse until the end: the XLA compiler for CPUs rewrites a
+    whole bfloat16 matrix in order to update a part of it.
+    """
+    flat = keys.ravel()
+    rows = max(1, min(num_pre, _BLOCK // num_post))
+    blocks = -(-num_pre // rows)
+
+    def draw_block(index, packed):
+        brain, block = index // blocks, index % blocks
         # The last block starts early and draws some rows again: the same ones.
         start = jnp.minimum(block * rows, num_pre - rows)
         pre = start + jnp.arange(rows)
-        drawn = jax.vmap(_row, in_axes=(None, None, 0, None))(key, threshold, pre, num_post)
-        return jax.lax.dynamic_update_slice(weights, drawn.astype(dtype), (start, 0))
+        draw_row = jax.vmap(_row, in_axes=(None, None, 0, None))
+        drawn = _pack(draw_row(flat[brain], threshold, pre, num_post))
+        return jax.lax.dynamic_update_slice(packed, drawn[None], (brain, start, 0))
 
-    blocks = -(-num_pre // rows)
-    return jax.lax.fori_loop(0, blocks, draw_block, jnp.zeros((num_pre, num_post), dtype))
+    packed = jnp.zeros((flat.size, num_pre, -(-num_post // 32)), jnp.uint32)
+    packed = jax.lax.fori_loop(0, flat.size * blocks, draw_block, packed)
+    return _unpack(packed, num_post).astype(dtype).reshape(*keys.shape, num_pre, num_post)
+
+
+def _pack(exists):
+    """32 synapses of a row in each word."""
+    rows, num_post = exists.shape
+    exists = jnp.pad(exists, ((0, 0), (0, -num_post % 32))).reshape(rows, -1, 32)
+    return (exists.astype(jnp.uint32) << jnp.arange(32, dtype=jnp.uint32)).sum(-1, jnp.uint32)
+
+
+def _unpack(packed, num_post):
+    bits = (packed[..., None] >> jnp.arange(32, dtype=jnp.uint32)) & 1
+    return bits.reshape(*packed.shape[:-1], -1)[..., :num_post]
+
+
+def _draw_batched(num_pre, num_post, dtype):
+    """`_draw` as vmap should see it: a batch of updates would become a scatter, and copy."""
+    draw = jax.custom_batching.custom_vmap(
+        functools.partial(_draw, num_pre=num_pre, num_post=num_post, dtype=dtype)
+    )
+
+    @draw.def_vmap
+    def _draw_for_each_key(axis_size, in_batched, keys, threshold):
+        return draw(keys, threshold), True
+
+    return draw
 
 
 @functools.partial(jax.jit, static_argnames=("num_pre", "num_post", "dtype"))

@@ -32,6 +32,7 @@ from rich.console import Console
 from rich.table import Table
 
 from brainjax import assemblies, connectivity, metrics
+from brainjax.validation import require as require
 
 Kind = Literal["experiments", "benchmarks"]
 
@@ -43,12 +44,6 @@ CANNOT_RUN = 3
 CRASHED = 4
 
 _NOT_WRITTEN = ("metrics", "records", "summary")
-
-
-def require(is_right: bool, field: str, rule: object, value: object) -> None:
-    """Raise ValueError naming the field, the rule and the value unless `is_right`."""
-    if not is_right:
-        raise ValueError(f"{field} must be {rule}; got {value}")
 
 
 def claim(holds: bool, text: str) -> None:

@@ -12,6 +12,7 @@ ROOT = Path(brainjax.__file__).parent
 # Each module may import those before it.
 LAYERS = (
     "ops",
+    "validation",
     "connectivity",
     "plasticity",
     "neurons",

@@ -10,6 +10,7 @@ from flax import struct
 from jaxtyping import Array, Bool
 
 from brainjax import ops
+from brainjax.validation import require
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,9 +23,9 @@ class Area:
     runners_up: int = 0  # next best neurons that gradients may make winners of
 
     def __post_init__(self):
-        check(1 <= self.k <= self.n, f"k of area {self.name!r}", f"in 1..n={self.n}", self.k)
+        require(1 <= self.k <= self.n, f"k of area {self.name!r}", f"in 1..n={self.n}", self.k)
         room = self.n - self.k
-        check(
+        require(
             0 <= self.runners_up <= room,
             f"runners_up of area {self.name!r}",
             f"in 0..n-k={room}",
@@ -50,7 +51,7 @@ class Stimulus:
     n: int  # neurons in the block
 
     def __post_init__(self):
-        check(self.n >= 1, f"n of stimulus {self.name!r}", "at least 1", self.n)
+        require(self.n >= 1, f"n of stimulus {self.name!r}", "at least 1", self.n)
 
     @property
     def capacity(self) -> int:
@@ -73,7 +74,7 @@ class Input:
 
     def __post_init__(self):
         in_range = 1 <= self.capacity <= self.n
-        check(in_range, f"capacity of input {self.name!r}", f"in 1..n={self.n}", self.capacity)
+        require(in_range, f"capacity of input {self.name!r}", f"in 1..n={self.n}", self.capacity)
 
     @property
     def rows(self) -> int:
@@ -92,7 +93,7 @@ class Fiber:
 
     def __post_init__(self):
         in_range = 0 <= self.probability <= 1
-        check(in_range, f"probability of fiber {self.name!r}", "in [0, 1]", self.probability)
+        require(in_range, f"probability of fiber {self.name!r}", "in [0, 1]", self.probability)
 
     @property
     def name(self) -> str:
@@ -121,7 +122,7 @@ class Config:
             # A Config must be hashable, whatever sequence was given.
             object.__setattr__(self, field, tuple(getattr(self, field)))
         ops.backend.check(self.backend)
-        check(self.dtype in ("float32", "bfloat16"), "dtype", "float32 or bfloat16", self.dtype)
+        require(self.dtype in ("float32", "bfloat16"), "dtype", "float32 or bfloat16", self.dtype)
         _check_distinct("sources", [source.name for source in self._sources])
         _check_distinct("fibers", self.fiber_names)
         for fiber in self.fibers:
@@ -206,7 +207,7 @@ class Config:
         for name, active in inputs.items():
             _check_known("input", name, [given.name for given in self.inputs])
             capacity, got = self.source(name).capacity, active.indices.shape[-1]
-            check(got == capacity, f"capacity of the set for {name!r}", capacity, got)
+            require(got == capacity, f"capacity of the set for {name!r}", capacity, got)
         for given in self.inputs:
             inputs.setdefault(given.name, ops.active_set.empty(given.n, given.capacity))
         learning = self.fiber_names if plastic is True else (plastic or ())
@@ -257,16 +258,10 @@ def _flags(kind, names, all_names):
     return jnp.asarray([name in names for name in all_names], bool)
 
 
-def check(is_right: bool, field: str, rule: object, value: object) -> None:
-    """Raise ValueError naming the field, the rule and the value unless `is_right`."""
-    if not is_right:
-        raise ValueError(f"{field} must be {rule}; got {value}")
-
-
 def _check_known(kind, name, names):
-    check(name in names, kind, f"one of {', '.join(map(repr, names)) or 'none'}", repr(name))
+    require(name in names, kind, f"one of {', '.join(map(repr, names)) or 'none'}", repr(name))
 
 
 def _check_distinct(kind, names):
     repeated = sorted({name for name in names if names.count(name) > 1})
-    check(not repeated, f"names of {kind}", "distinct", f"{repeated} twice")
+    require(not repeated, f"names of {kind}", "distinct", f"{repeated} twice")

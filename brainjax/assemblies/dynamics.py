@@ -12,7 +12,8 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Int32
 
 from brainjax import connectivity, ops, plasticity
-from brainjax.assemblies.anatomy import Config, Drive, Stimulus, check
+from brainjax.assemblies.anatomy import Config, Drive, Stimulus
+from brainjax.validation import require
 
 # A smaller relative increase is lost when a bfloat16 weight is rounded.
 _SMALLEST_BFLOAT16_BETA = 2.0**-8
@@ -230,10 +231,10 @@ def _check_beta(config, beta):
 
 
 def _check_synapses(config, synapses):
-    check(
+    require(
         set(synapses) == set(config.fiber_names), "synapses", f"{config.fiber_names}", [*synapses]
     )
     for fiber in config.fibers:
         shape = (config.source(fiber.source).rows, config.area(fiber.target).n)
         got = synapses[fiber.name].weights.shape
-        check(got == shape, f"shape of synapses {fiber.name!r}", shape, got)
+        require(got == shape, f"shape of synapses {fiber.name!r}", shape, got)

@@ -3,7 +3,6 @@
 import dataclasses
 from typing import no_type_check
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct

@@ -3,7 +3,6 @@
 import ctypes
 import dataclasses
 import functools
-import importlib.metadata
 import json
 import logging
 import re
@@ -137,8 +136,8 @@ def _load(platform: str, filename: str) -> Library:
     if compiled > supported:
         # Registering it would take the whole XLA backend down.
         reason = (
-            f"{filename} needs FFI API {_dotted(compiled)}, jaxlib {importlib.metadata.version('jaxlib')} "
-            f"offers {_dotted(supported)}; reinstall brainjax with this jaxlib"
+            f"{filename} needs FFI API {_dotted(compiled)}, the installed jaxlib offers "
+            f"{_dotted(supported)}; reinstall brainjax with this jaxlib"
         )
         return Library(platform, None, reason, compiler)
     return Library(platform, handle, None, compiler)

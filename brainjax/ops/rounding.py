@@ -1,4 +1,4 @@
-"""Products and quotients with the same rounding on every platform, whatever compilers would like."""
+"""Products and quotients that are rounded alike on every platform."""
 
 import jax
 import jax.numpy as jnp
@@ -88,6 +88,4 @@ def _divide(top, bottom):
 
 
 def _power_of_two(exponent):
-    return jax.lax.bitcast_convert_type(
-        (exponent + _EXPONENT_BIAS) << _MANTISSA_BITS, jnp.float32
-    )
+    return jax.lax.bitcast_convert_type((exponent + _EXPONENT_BIAS) << _MANTISSA_BITS, jnp.float32)

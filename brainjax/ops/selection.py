@@ -29,10 +29,10 @@ def select_winners(
     """Choose the k neurons with the largest scores; of equal scores the lowest index wins.
 
     Scores are ordered as by `lax.top_k`, in the total order of IEEE 754: -0.0 below +0.0, a NaN
-    beyond the infinity of its sign. Each winner has value 1. The gradient with respect to scores and temperature is straight-through: the values
-    are differentiated as if they were those of `soft_winners`, for the listed neurons. Runners-up
-    are listed with value 0, so that a gradient can make winners of them; rows are read for them
-    too.
+    beyond the infinity of its sign. Each winner has value 1. The gradient with respect to scores
+    and temperature is straight-through: the values are differentiated as if they were those of
+    `soft_winners`, for the listed neurons. Runners-up are listed with value 0, so that a gradient
+    can make winners of them; rows are read for them too.
 
     Args:
         scores: input of each neuron.
