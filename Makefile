@@ -32,7 +32,7 @@ test-slow: $(VENV)/.test
 lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/pyright
+	$(BIN)/pyright --project pyproject.toml
 
 # In the environment that is there, with nothing downloaded: GPU machines bring their own JAX.
 # -P keeps the checkout, which has no kernels in it, from hiding the installed package.

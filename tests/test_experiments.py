@@ -116,3 +116,13 @@ def test_wrong_flags_are_usage_errors(flags, capsys):
     with pytest.raises(SystemExit) as exit_:
         experiment.main(module, flags)
     assert exit_.value.code == experiment.USAGE
+
+
+@pytest.mark.parametrize("name", experiment.names("benchmarks"))
+def test_benchmark_smoke_run_has_both_sides(name, tmp_path):
+    path = tmp_path / "result.json"
+    module = experiment.load("benchmarks", name)
+    assert experiment.main(module, ["--smoke", "--json", str(path)]) == experiment.OK
+    rows = json.loads(path.read_text())["rows"]
+    assert rows
+    assert "jnp" in json.dumps(rows)
