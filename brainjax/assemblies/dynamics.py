@@ -28,13 +28,12 @@ class Params:
     """
 
     beta: Float[Array, " fibers"] | float  # relative increase of a synapse that is used
-    w_max: Float[Array, " fibers"] | float = (
-        jnp.inf
-    )  # largest weight of a synapse; stimuli are exempt
-    temperature: Float[Array, ""] | float = (
-        1.0  # width of the threshold that gradients see, as weights
-    )
-    synapses: dict[str, connectivity.Synapses] | None = None  # initial ones; None draws them
+    # Largest weight of a synapse. Stimuli are exempt: theirs are totals of many.
+    w_max: Float[Array, " fibers"] | float = jnp.inf
+    # Width of the threshold that gradients see, in the unit of the weights.
+    temperature: Float[Array, ""] | float = 1.0
+    # Initial ones, fiber -> weights; None draws them.
+    synapses: dict[str, connectivity.Synapses] | None = None
 
 
 @no_type_check  # transformations build it from batched and placeholder leaves
