@@ -598,3 +598,28 @@ def test_config_is_hashable_and_equal_by_value():
     assert hash(anatomy()) == hash(anatomy())
     assert anatomy() == anatomy()
     assert dataclasses.replace(anatomy(), softened=True) != anatomy()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("normalise", [False, True])
+def test_a_gpu_and_its_host_have_equal_bits(normalise):
+    config = assemblies.Config(
+        areas=[assemblies.Area("A", 500, 22)],
+        stimuli=[assemblies.Stimulus("s", 22)],
+        fibers=[
+            assemblies.Fiber("s", "A", 0.1),
+            assemblies.Fiber("A", "A", 0.1, normalise=normalise),
+        ],
+    )
+    params = assemblies.Params(beta=0.1, w_max=20.0)
+
+    def run_on(device):
+        with jax.default_device(device):
+            state = assemblies.init(config, params, jax.random.key(7))
+            drive = config.drive("s->A", "A->A")
+            state, _ = simulation.simulate(
+                assemblies.step, config, params, state, drive, num_steps=30
+            )
+            return jax.device_get((state.winners, state.inputs, state.synapses))
+
+    assert_same_bits(run_on(jax.devices("gpu")[0]), run_on(jax.devices("cpu")[0]))
