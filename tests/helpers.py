@@ -13,13 +13,9 @@ from brainjax.ops import accumulation, backend as backends, potentiation, select
 HANDLERS = (accumulation.HANDLER, selection.HANDLER, potentiation.HANDLER)
 
 
-def default_platform() -> str:
-    """The name that the compiled libraries use for the platform of the default device."""
-    return {"gpu": "cuda"}.get(jax.default_backend(), jax.default_backend())
-
-
 def has_kernels() -> bool:
-    return all(default_platform() in backends.platforms_with(name) for name in HANDLERS)
+    platform = backends.default_platform()
+    return all(platform in backends.platforms_with(name) for name in HANDLERS)
 
 
 BACKENDS = ("reference", "auto", "kernel") if has_kernels() else ("reference", "auto")

@@ -110,11 +110,16 @@ def explain() -> str:
     )
 
 
+def default_platform() -> str:
+    """The platform of the default device, by the name that the libraries use."""
+    return {"gpu": "cuda"}.get(jax.default_backend(), jax.default_backend())
+
+
 def running(backend: Backend = "auto") -> str:
     """What runs on the default device: "kernel", or "reference" and the reason."""
     if backend == "reference":
         return "reference (asked for)"
-    platform = {"gpu": "cuda"}.get(jax.default_backend(), jax.default_backend())
+    platform = default_platform()
     for library in libraries():
         if library.platform == platform:
             return "kernel" if library.reason is None else f"reference ({library.reason})"
