@@ -1,15 +1,17 @@
-// received[j] = sum of values[i] * weights[rows[i], j], in the order of accumulate_rows_reference.
+// received[j] = sum of values[i] * weights[rows[i], j]: see accumulation.h for the order.
+#include "accumulation.h"
+
+#include <algorithm>
 #include <cstdint>
 
-#include "batch.h"
 #include "numbers.h"
 #include "parallel.h"
 
 namespace brainjax {
 namespace {
 
-constexpr int64_t kLanes = 32;
 constexpr int64_t kStrip = 1024;  // columns: 6 partial sums of 4 KB stay in the first-level cache
+constexpr int kGroup = 4;  // rows that are added at a time
 constexpr int64_t kParallelWeights = 1 << 17;  // fewer are summed faster than a thread wakes
 
 // One term of a lane: a row of the strip and the activity of its neuron.
@@ -19,39 +21,64 @@ struct Term {
   float value;
 };
 
+// Up to four terms of one lane: as many streams from memory, and one pass over the sum.
+template <typename W>
+struct Group {
+  Term<W> terms[kGroup];
+  int64_t size = 0;
+};
+
 // sum[c] = ((start + v0 w0[c]) + v1 w1[c]) + ...   with start 0 or the sum so far
 template <int kTerms, bool kFirst, typename W>
-inline __attribute__((always_inline)) void AddTerms(const Term<W>* terms, int64_t width,
-                                                    float* __restrict__ sum) {
-  for (int64_t c = 0; c < width; ++c) {
+inline __attribute__((always_inline)) void AddColumns(const Term<W>* terms, int64_t begin,
+                                                      int64_t end, float* __restrict__ sum) {
+  for (int64_t c = begin; c < end; ++c) {
     float s = kFirst ? 0.0f : sum[c];
     for (int t = 0; t < kTerms; ++t) s += terms[t].value * ToFloat(terms[t].row[c]);
     sum[c] = s;
   }
 }
 
-// Up to four terms at a time: as many streams from memory, and one pass over the sum.
+// Adds the terms, and asks for those of `next` meanwhile: a piece of a row is too short for the
+// processor to foresee where the next one starts. Into the second-level cache: the first has no
+// room for them and for the sums.
+template <int kTerms, bool kFirst, typename W>
+inline __attribute__((always_inline)) void AddTerms(const Group<W>& group, const Group<W>& next,
+                                                    int64_t width, float* __restrict__ sum) {
+  constexpr int64_t kLine = 64 / sizeof(W);
+  Term<W> terms[kTerms];
+  std::copy_n(group.terms, kTerms, terms);
+  const W* ahead[kGroup];
+  for (int t = 0; t < kGroup; ++t) ahead[t] = t < next.size ? next.terms[t].row : terms[0].row;
+  int64_t c = 0;
+  for (; c + kLine <= width; c += kLine) {
+    for (int t = 0; t < kGroup; ++t) __builtin_prefetch(ahead[t] + c, 0, 2);
+    AddColumns<kTerms, kFirst>(terms, c, c + kLine, sum);
+  }
+  AddColumns<kTerms, kFirst>(terms, c, width, sum);
+}
+
 template <bool kFirst, typename W>
-inline __attribute__((always_inline)) void AddUpToFour(const Term<W>* terms, int64_t count,
-                                                       int64_t width, float* sum) {
-  switch (count) {
-    case 1: return AddTerms<1, kFirst>(terms, width, sum);
-    case 2: return AddTerms<2, kFirst>(terms, width, sum);
-    case 3: return AddTerms<3, kFirst>(terms, width, sum);
-    default: return AddTerms<4, kFirst>(terms, width, sum);
+inline __attribute__((always_inline)) void AddGroup(const Group<W>& group, const Group<W>& next,
+                                                    int64_t width, float* sum) {
+  switch (group.size) {
+    case 1: return AddTerms<1, kFirst>(group, next, width, sum);
+    case 2: return AddTerms<2, kFirst>(group, next, width, sum);
+    case 3: return AddTerms<3, kFirst>(group, next, width, sum);
+    default: return AddTerms<4, kFirst>(group, next, width, sum);
   }
 }
 
-BRAINJAX_VECTORIZE void AddRows(const Term<float>* terms, int64_t count, bool first, int64_t width,
-                                float* sum) {
-  return first ? AddUpToFour<true>(terms, count, width, sum)
-               : AddUpToFour<false>(terms, count, width, sum);
+BRAINJAX_VECTORIZE void AddRows(const Group<float>& group, const Group<float>& next, bool first,
+                                int64_t width, float* sum) {
+  return first ? AddGroup<true>(group, next, width, sum)
+               : AddGroup<false>(group, next, width, sum);
 }
 
-BRAINJAX_VECTORIZE void AddRows(const Term<uint16_t>* terms, int64_t count, bool first,
-                                int64_t width, float* sum) {
-  return first ? AddUpToFour<true>(terms, count, width, sum)
-               : AddUpToFour<false>(terms, count, width, sum);
+BRAINJAX_VECTORIZE void AddRows(const Group<uint16_t>& group, const Group<uint16_t>& next,
+                                bool first, int64_t width, float* sum) {
+  return first ? AddGroup<true>(group, next, width, sum)
+               : AddGroup<false>(group, next, width, sum);
 }
 
 BRAINJAX_VECTORIZE void AddSums(const float* __restrict__ other, int64_t width,
@@ -63,28 +90,46 @@ BRAINJAX_VECTORIZE void AddSums(const float* __restrict__ other, int64_t width,
 template <typename W>
 struct Problem {
   const W* weights;
-  const int32_t* rows;
-  const float* values;
-  int64_t count;
+  ActiveSet rows;
   int64_t num_pre;
   int64_t num_post;
 
+  // The terms j, j + kLanes ... of one lane in the columns from `start` on, up to kGroup of them;
+  // those outside the matrix would add +0, which changes no bit. Moves j behind them.
+  Group<W> Take(int64_t* j, int64_t start) const {
+    Group<W> group;
+    for (; group.size < kGroup && *j < rows.count; *j += kLanes) {
+      const int64_t row = rows.indices[*j];
+      if (row < 0 || row >= num_pre) continue;
+      group.terms[group.size++] = {weights + row * num_post + start, rows.Value(*j)};
+    }
+    return group;
+  }
+
+  // What is added after the lanes up to p: the first terms of the lane that follows in the order
+  // of SumLanes, or of the next strip.
+  Group<W> TakeAfterLane(int64_t p, int64_t start) const {
+    int64_t next = p;
+    do {
+      // Adds 1 to the lane's number with its bits reversed.
+      int64_t bit = kLanes / 2;
+      for (; next & bit; bit /= 2) next ^= bit;
+      next ^= bit;
+    } while (next >= rows.count && next != 0);
+    if (next == 0) start += kStrip;
+    return start < num_post ? Take(&next, start) : Group<W>{};
+  }
+
   // The sum of lane p over the columns [start, start + width).
   void SumLane(int64_t p, int64_t start, int64_t width, float* sum) const {
-    bool first = true;
-    for (int64_t j = p; j < count || first;) {
-      Term<W> terms[4];
-      int64_t filled = 0;
-      for (; filled < 4 && j < count; j += kLanes) {
-        if (rows[j] < 0 || rows[j] >= num_pre) continue;  // adds +0, which changes no bit
-        terms[filled++] = {weights + rows[j] * num_post + start, values[j]};
-      }
-      if (filled > 0) {
-        AddRows(terms, filled, first, width, sum);
-      } else if (first) {
-        std::fill_n(sum, width, 0.0f);
-      }
-      first = false;
+    int64_t j = p;
+    Group<W> group = Take(&j, start);
+    if (group.size == 0) std::fill_n(sum, width, 0.0f);
+    for (bool first = true; group.size > 0; first = false) {
+      const bool more = j < rows.count;
+      const Group<W> next = more ? Take(&j, start) : TakeAfterLane(p, start);
+      AddRows(group, next, first, width, sum);
+      group = more ? next : Group<W>{};
     }
   }
 
@@ -93,7 +138,7 @@ struct Problem {
   void SumLanes(int64_t p, int64_t step, int64_t start, int64_t width, float* sum) const {
     if (step == kLanes) return SumLane(p, start, width, sum);
     SumLanes(p, 2 * step, start, width, sum);
-    if (p + step >= count) return;  // those lanes are empty
+    if (p + step >= rows.count) return;  // those lanes are empty
     SumLanes(p + step, 2 * step, start, width, sum + kStrip);
     AddSums(sum + kStrip, width, sum);
   }
@@ -107,22 +152,20 @@ struct Problem {
   }
 };
 
+// Element b of the batch: the columns of one strip of it.
 template <typename W>
-void AccumulateRows(ffi::ThreadPool& pool, const W* weights, const BatchOffsets& weights_at,
-                    const int32_t* rows, const BatchOffsets& rows_at, const float* values,
-                    const BatchOffsets& values_at, const int32_t* counts,
-                    const BatchOffsets& counts_at, int64_t batch, int64_t capacity,
-                    int64_t num_pre, int64_t num_post, float* received) {
-  const int64_t strips = (num_post + kStrip - 1) / kStrip;
-  auto sum = [&](int64_t item) {
-    const int64_t b = item / strips;
-    const int64_t count = std::clamp<int64_t>(counts[counts_at(b)], 0, capacity);
-    const Problem<W> problem{weights + weights_at(b), rows + rows_at(b), values + values_at(b),
-                             count, num_pre, num_post};
-    problem.SumStrip(item % strips, received + b * num_post);
-  };
-  const int64_t items = batch * strips;
-  if (items * kStrip * capacity < kParallelWeights) {
+void SumItem(const Accumulation& call, int64_t b, int64_t strip) {
+  const Problem<W> problem{static_cast<const W*>(call.weights) + call.weights_at(b),
+                           call.rows.At(b), call.num_pre, call.num_post};
+  problem.SumStrip(strip, call.received + b * call.num_post);
+}
+
+template <typename W>
+void Accumulate(ffi::ThreadPool& pool, const Accumulation& call) {
+  const int64_t strips = (call.num_post + kStrip - 1) / kStrip;
+  const int64_t items = call.batch * strips;
+  auto sum = [&](int64_t item) { SumItem<W>(call, item / strips, item % strips); };
+  if (items * kStrip * call.rows.capacity < kParallelWeights) {
     for (int64_t item = 0; item < items; ++item) sum(item);
   } else {
     ParallelFor(pool, items, sum);
@@ -132,38 +175,29 @@ void AccumulateRows(ffi::ThreadPool& pool, const W* weights, const BatchOffsets&
 ffi::Error Handler(ffi::ThreadPool pool, ffi::AnyBuffer weights, ffi::Buffer<ffi::S32> rows,
                    ffi::Buffer<ffi::F32> values, ffi::Buffer<ffi::S32> counts,
                    ffi::ResultBuffer<ffi::F32> received) {
-  BatchOffsets weights_at, rows_at, values_at, counts_at;
-  const Dimensions result = received->dimensions();
-  if (!MapBatch(weights.dimensions(), 2, result, 1, &weights_at) ||
-      !MapBatch(rows.dimensions(), 1, result, 1, &rows_at) ||
-      !MapBatch(values.dimensions(), 1, result, 1, &values_at) ||
-      !MapBatch(counts.dimensions(), 0, result, 1, &counts_at)) {
-    return ffi::Error::InvalidArgument("accumulate_rows: batch dimensions do not fit");
-  }
-  const int64_t capacity = rows.dimensions().back();
-  const int64_t num_post = weights.dimensions().back();
-  const int64_t num_pre = weights.dimensions()[weights.dimensions().size() - 2];
-  if (values.dimensions().back() != capacity) {
-    return ffi::Error::InvalidArgument("accumulate_rows: indices and values differ in length");
-  }
-  if (result.back() != num_post) {
-    return ffi::Error::InvalidArgument("accumulate_rows: result must have one entry per column");
-  }
-  const int64_t batch = BatchSize(result, 1);
-  auto run = [&](const auto* typed_weights) {
-    AccumulateRows(pool, typed_weights, weights_at, rows.typed_data(), rows_at,
-                   values.typed_data(), values_at, counts.typed_data(), counts_at, batch, capacity,
-                   num_pre, num_post, received->typed_data());
-    return ffi::Error::Success();
-  };
-  switch (weights.element_type()) {
-    case ffi::F32: return run(static_cast<const float*>(weights.untyped_data()));
-    case ffi::BF16: return run(static_cast<const uint16_t*>(weights.untyped_data()));
-    default: return ffi::Error::InvalidArgument("accumulate_rows: weights must be F32 or BF16");
-  }
+  Accumulation call;
+  ffi::Error error = MapAccumulation(weights, rows, values, counts, received, &call);
+  if (error.failure()) return error;
+  weights.element_type() == ffi::F32 ? Accumulate<float>(pool, call)
+                                     : Accumulate<uint16_t>(pool, call);
+  return error;
 }
 
 }  // namespace
+
+template <typename W>
+void AccumulateRows(ffi::ThreadPool& pool, const W* weights, int64_t num_pre, int64_t num_post,
+                    const ActiveSet& rows, float* received) {
+  const int32_t count = static_cast<int32_t>(rows.count);
+  const ActiveSets sets{rows.indices, rows.values, &count, rows.count, {}, {}, {}};
+  Accumulate<W>(pool, {weights, received, 1, num_pre, num_post, false, sets, {}});
+}
+
+template void AccumulateRows(ffi::ThreadPool&, const float*, int64_t, int64_t, const ActiveSet&,
+                             float*);
+template void AccumulateRows(ffi::ThreadPool&, const uint16_t*, int64_t, int64_t,
+                             const ActiveSet&, float*);
+
 }  // namespace brainjax
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(BrainjaxAccumulateRows, brainjax::Handler,

@@ -27,12 +27,15 @@ struct BatchOffsets {
   int64_t strides[kMaxBatchRank] = {};
 
   BRAINJAX_HOST_DEVICE int64_t operator()(int64_t b) const {
+    if (b == 0) return 0;
     int64_t offset = 0;
-    for (int d = rank - 1; d >= 0; --d) {
-      offset += (b % extents[d]) * strides[d];
-      b /= extents[d];
+    uint32_t left = static_cast<uint32_t>(b);  // 64-bit division is slow on a GPU
+    for (int d = rank - 1; d > 0; --d) {
+      const uint32_t extent = static_cast<uint32_t>(extents[d]);
+      offset += (left % extent) * strides[d];
+      left /= extent;
     }
-    return offset;
+    return offset + left * strides[0];
   }
 };
 

@@ -80,6 +80,20 @@ def test_sum_has_the_documented_order(size, backend, dtype):
     assert_same_bits(received, in_lane_order(np.asarray(weights, np.float32), active))
 
 
+# Columns on both sides of a strip of the CPU kernel; lanes of one, four and five rows, and more.
+STRIPS = [(1023, 31), (1024, 128), (1025, 129), (2049, 161), (3000, 1)]
+
+
+@pytest.mark.parametrize(("num_post", "count"), STRIPS)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_order_is_kept_across_strips(num_post, count, dtype):
+    rng = np.random.default_rng(count)
+    weights = jnp.asarray(rng.standard_normal((200, num_post)), dtype)
+    active = random_active(rng, 200, count, 200, graded=True)
+    received = accumulate(weights, active, "auto")
+    assert_same_bits(received, in_lane_order(np.asarray(weights, np.float32), active))
+
+
 @each_backend
 def test_only_listed_rows_are_read(backend):
     weights = jnp.full((50, 6), jnp.nan).at[jnp.array([2, 7])].set(1.0)
@@ -127,3 +141,84 @@ def test_float64_weights_are_summed_in_float64():
         active = ops.active_set.from_indices([0, 1], 2)
         for backend in ("reference", "auto"):
             assert float(accumulate(weights, active, backend)[0]) == 1 + 2.0**-40
+
+
+# On both sides of a strip of 32, 64 and 128 columns, of the sizes at which strips become wider, and
+# of 16 bytes, which decide how a row is read.
+GPU_COLUMNS = [
+    1, 3, 4, 8, 31, 32, 33, 63, 64, 65, 127, 128, 129, 1001, 16_320, 16_321, 16_324, 16_328,
+    32_640, 32_641, 32_644, 32_648, 49_024, 49_025, 49_028, 49_032,
+]  # fmt: skip
+# On both sides of the rows that a block asks for at once, and of those that it holds.
+GPU_COUNTS = [0, 1, 31, 32, 33, 64, 65, 127, 128, 129, 1023, 1024, 1025, 2049]
+
+
+def poisoned():
+    """Free memory of the device holds NaN: what a kernel leaves unwritten shows."""
+    jax.block_until_ready([jnp.full(1 << 24, jnp.nan) for _ in range(4)])
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("num_post", GPU_COLUMNS)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_gpu_columns_at_the_edges_of_strips(num_post, dtype):
+    check_on_gpu(num_post, [70], dtype)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("num_post", [100, 101, 16_384, 16_385])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_gpu_rows_at_the_edges_of_chunks(num_post, dtype):
+    check_on_gpu(num_post, GPU_COUNTS, dtype)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_gpu_rows_at_the_edges_of_rounds_of_wide_strips(dtype):
+    check_on_gpu(49_152, [0, 1, 31, 32, 33, 127, 128, 129], dtype)
+
+
+def check_on_gpu(num_post, counts, dtype):
+    rng = np.random.default_rng(num_post)
+    num_pre = max(counts) + 20
+    weights = jnp.asarray(rng.standard_normal((num_pre, num_post), np.float32), dtype)
+    values = np.asarray(weights, np.float32)
+    for count in counts:
+        active = random_active(rng, num_pre, count, num_pre, graded=True)
+        poisoned()
+        received = accumulate(weights, active, "kernel")
+        assert_same_bits(received, in_lane_order(values, active))
+
+
+@pytest.mark.gpu
+@pytest.mark.unsanitized
+def test_gpu_weights_beyond_32_bits():
+    """More than 2**31 weights, 8.6 GB, each 1 in its own column's and row's code."""
+    n = 46_400
+
+    @jax.jit
+    def make():
+        row, column = (jax.lax.broadcasted_iota(jnp.int32, (n, n), axis) for axis in (0, 1))
+        return (row % 64 * 1024 + column % 1024).astype(jnp.float32)
+
+    rows = np.array([0, 1, 23_000, n - 2, n - 1])
+    received = accumulate(make(), ops.active_set.from_indices(rows, n), "kernel")
+    expected = (rows[:, None] % 64 * 1024 + np.arange(n) % 1024).sum(axis=0)  # exact in float32
+    assert_same_bits(received, expected.astype(np.float32))
+
+
+@pytest.mark.gpu
+def test_gpu_batch_on_shared_weights():
+    """More brains than a grid has rows, all on one matrix."""
+    batch, n = 70_000, 40
+    rng = np.random.default_rng(0)
+    weights = jnp.asarray(rng.standard_normal((n, n), np.float32))
+    counts = jnp.arange(batch, dtype=jnp.int32) % 5
+    indices = jnp.tile(jnp.array([3, 7, 11, 39], jnp.int32), (batch, 1))
+    active = ops.ActiveSet(indices, jnp.ones((batch, 4)), counts)
+    received = jax.vmap(lambda a: accumulate(weights, a, "kernel"))(active)
+    few = [
+        in_lane_order(np.asarray(weights), ops.ActiveSet(indices[0], jnp.ones(4), c))
+        for c in range(5)
+    ]
+    assert_same_bits(received, np.stack(few)[np.arange(batch) % 5])

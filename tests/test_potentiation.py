@@ -73,6 +73,41 @@ def test_bfloat16_is_rounded_once(size, backend):
     assert_same_bits(changed, in_a_loop(np.asarray(weights), pre, post, 0.3, 3.0))
 
 
+def normal_bfloat16s():
+    """All that a change by less than a factor of 4 keeps normal and finite."""
+    positive = np.arange(0x0180, 0x7E80, dtype=np.uint16)
+    return np.concatenate([positive, positive | 0x8000]).view(jnp.bfloat16)
+
+
+@each_backend
+@pytest.mark.parametrize("beta", [np.float32(2**-8 + 2**-23), 0.05, -(2.0**-8)])
+def test_every_bfloat16_weight_moves(backend, beta):
+    """The smallest beta above the limit, a usual one, and the smallest that weakens."""
+    old = normal_bfloat16s()
+    pre = ops.active_set.from_indices([0], 1)
+    post = ops.active_set.from_indices(np.arange(old.size), old.size)
+    new = np.asarray(potentiate(jnp.asarray(old[None]), pre, post, beta, np.inf, backend)[0])
+    larger, smaller = np.abs(new.astype(np.float32)), np.abs(old.astype(np.float32))
+    assert (larger > smaller).all() if beta > 0 else (larger < smaller).all()
+
+
+def test_powers_of_two_stay_at_the_limit():
+    """2**-8 is the largest beta at which a bfloat16 weight rounds back: why it is refused."""
+    one = ops.active_set.from_indices([0], 1)
+    weights = jnp.ones((1, 1), jnp.bfloat16)
+    traced = potentiate(weights, one, one, 2.0**-8, np.inf, "auto")
+    assert_same_bits(traced, np.asarray(weights))
+
+
+@pytest.mark.parametrize("beta", [2.0**-8, 1e-3, -1e-3, 2.0**-8 + 2.0**-30])
+def test_a_beta_that_bfloat16_weights_lose_is_refused(beta):
+    one = ops.active_set.from_indices([0], 1)
+    with pytest.raises(ValueError, match="beta must be 0, above 2\\*\\*-8"):
+        ops.potentiate(jnp.ones((1, 1), jnp.bfloat16), one, one, beta)
+    ops.potentiate(jnp.ones((1, 1)), one, one, beta)
+    ops.potentiate(jnp.ones((1, 1), jnp.bfloat16), one, one, 0.0)
+
+
 @each_backend
 def test_absent_synapses_stay_absent(backend):
     everyone = ops.active_set.from_indices(np.arange(5), 5)
@@ -128,3 +163,58 @@ def test_derivatives_by_hand(backend):
     weights_bar, beta_bar, w_max_bar = jax.grad(total, (0, 1, 2))(weights, 0.5, 20.0)
     np.testing.assert_allclose(weights_bar, [[1.5, 0.0]])
     np.testing.assert_allclose([beta_bar, w_max_bar], [2.0, 1.0])
+
+
+# Sizes on both sides of what a block of 256 threads takes: a warp of winners, a block, and more
+# blocks than run side by side; rows as many as blocks, and one more.
+GPU_SIZES = [
+    (70, 33, 1, 1), (70, 300, 31, 32), (70, 300, 33, 129), (600, 700, 512, 256),
+    (600, 701, 513, 257), (1100, 5003, 1025, 1024), (40, 9001, 40, 9000), (2051, 1100, 2050, 1099),
+]  # fmt: skip
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("size", GPU_SIZES)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_gpu_at_the_edges_of_blocks(size, dtype):
+    num_pre, num_post, pre_count, post_count = size
+    rng = np.random.default_rng(sum(size))
+    weights = jnp.asarray(rng.standard_normal((num_pre, num_post), np.float32), dtype)
+    pre = random_active(rng, num_pre, pre_count, min(pre_count + 3, num_pre), graded=True)
+    post = random_active(rng, num_post, post_count, min(post_count + 5, num_post))
+    old = np.asarray(weights)
+    changed = potentiate(weights, pre, post, 0.3, 1.5, "kernel")
+    rows, columns = neurons(pre), neurons(post)
+    values = np.asarray(pre.values)[: rows.size, None] * np.ones(columns.size, np.float32)
+    new = old[np.ix_(rows, columns)].astype(np.float32) * (1 + np.float32(0.3) * values)
+    expected = old.copy()
+    expected[np.ix_(rows, columns)] = np.minimum(new, np.float32(1.5)).astype(old.dtype)
+    assert_same_bits(changed, expected)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("count", [0, 1, 100])
+def test_gpu_reads_few_of_a_long_list(count):
+    """Lists as long as the population, of which `count` entries are in use."""
+    n = 20_000
+    rng = np.random.default_rng(count)
+    pre, post = (random_active(rng, n, count, n, padding=0) for _ in range(2))
+    changed = potentiate(jnp.ones((n, n), jnp.bfloat16), pre, post, 1.0, np.inf, "kernel")
+    assert int((changed == 2).sum()) == count**2
+    assert (changed[pre.indices[:count]][:, post.indices[:count]] == 2).all()
+
+
+@pytest.mark.gpu
+@pytest.mark.unsanitized
+def test_gpu_weights_beyond_32_bits():
+    """More than 2**31 weights, 8.6 GB: the last rows and columns are reached, no other."""
+    n = 46_400
+    ends = ops.active_set.from_indices([0, 1, n - 2, n - 1], n)
+    weights = jnp.ones((n, n), jnp.float32)
+    change = jax.jit(
+        lambda w: ops.potentiate(w, ends, ends, 1.0, backend="kernel"), donate_argnums=0
+    )
+    changed = change(weights)
+    block = changed[ends.indices][:, ends.indices]
+    assert_same_bits(block, np.full((4, 4), 2, np.float32))
+    assert int(jnp.sum(changed != 1, axis=1).sum()) == 16

@@ -4,6 +4,8 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from brainjax.ops import backend as backends
@@ -12,6 +14,9 @@ from brainjax.ops.active_set import ActiveSet, listed
 from brainjax.ops.rounding import rounded
 
 HANDLER = "BrainjaxPotentiate"
+
+# Half the distance from 1 to the next bfloat16.
+_BFLOAT16_HALF_STEP = 2.0**-8
 
 
 def potentiate(
@@ -30,12 +35,17 @@ def potentiate(
     for the listed i and j only; absent synapses, of weight 0, stay absent. The product is made in
     float32 and rounded once to the weights' type.
 
+    A bfloat16 has 8 significant bits, and a product at most half a step from the old weight rounds
+    back to it. A factor above 1 + 2**-8 moves every weight, so does one of at most 1 - 2**-8.
+    Between them weights may stay, which is why such a `beta` is refused.
+
     Args:
         weights: synaptic weights, float32 or bfloat16; updated in place where the caller's
             buffer may be reused (a donated argument, the carry of a scan).
         pre: the presynaptic neurons and their activity.
         post: the postsynaptic neurons and their activity.
-        beta: relative increase when both activities are 1.
+        beta: relative increase when both activities are 1. For bfloat16 weights 0, above 2**-8,
+            or at most -2**-8.
         w_max: largest weight of a changed synapse.
         backend: "auto", "reference" or "kernel".
 
@@ -44,12 +54,14 @@ def potentiate(
 
     Raises:
         RuntimeError: `backend` is "kernel" and none can run.
+        ValueError: `beta` is too small for bfloat16 weights to move. A traced one is not checked.
 
     Cost: reads and writes count(pre) * count(post) weights. vmap over active sets with unbatched
         weights copies these, once per batch element, because each element changes its own.
     Determinism: bit-identical on every backend, alone and batched.
     Source: Hebbian plasticity of Papadimitriou et al. (2020), PNAS 117:14464.
     """
+    check_beta(beta, weights.dtype)
     beta, w_max = (jnp.asarray(x, _term_dtype(weights)) for x in (beta, w_max))
     return _potentiate(weights, _parts(pre), _parts(post), beta, w_max, backend)
 
@@ -69,6 +81,20 @@ def potentiate_reference(
     return weights.at[rows, block[1]].set(
         new.astype(weights.dtype), mode="drop", unique_indices=True
     )
+
+
+def check_beta(beta: Array | float, dtype: jnp.dtype | str) -> None:
+    """Raise ValueError if weights of that type may not move by `beta`; a traced one may be any."""
+    if jnp.dtype(dtype) != jnp.bfloat16 or isinstance(beta, Tracer):
+        return
+    wanted = np.asarray(beta, np.float32)
+    change = (np.float32(1) + wanted) - np.float32(1)  # as the factor is rounded
+    stays = (-_BFLOAT16_HALF_STEP < change) & (change <= _BFLOAT16_HALF_STEP)
+    if (stays & (wanted != 0)).any():
+        raise ValueError(
+            "beta must be 0, above 2**-8 or at most -2**-8 for bfloat16 weights, which may not "
+            f"move otherwise; got {beta}"
+        )
 
 
 def _strengthen(old, pre, post, beta, w_max):
