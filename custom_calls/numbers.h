@@ -49,6 +49,18 @@ BRAINJAX_NUMBER_FUNCTION uint32_t Key(float score) {
   return bits ^ (sign | 0x80000000u);
 }
 
+// A bfloat16 that is not to be taken for an integer.
+struct BFloat16 {
+  uint16_t bits;
+};
+
+BRAINJAX_NUMBER_FUNCTION uint32_t Key(BFloat16 score) { return Key(ToFloat(score.bits)); }
+BRAINJAX_NUMBER_FUNCTION uint32_t Key(uint8_t score) { return score; }
+BRAINJAX_NUMBER_FUNCTION uint32_t Key(uint16_t score) { return score; }
+BRAINJAX_NUMBER_FUNCTION uint32_t Key(int32_t score) {
+  return static_cast<uint32_t>(score) ^ 0x80000000u;
+}
+
 }  // namespace brainjax
 
 #endif  // BRAINJAX_NUMBERS_H_

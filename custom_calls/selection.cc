@@ -1,139 +1,263 @@
 // Indices of the `count` largest scores in ascending order; of equal scores the lowest index.
+//
+// A sample gives a bound that somewhat more than `count` scores are expected to exceed. One pass
+// over chunks of the row lists those, in order, and counts the scores equal to the bound: zeros
+// may be nearly all there is. Where the guess was wrong, bisection finds the threshold.
+#include "selection.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
 #include <cstdint>
 
 #include "batch.h"
-#include "numbers.h"
+#include "key_scan.h"
 #include "parallel.h"
 
 namespace brainjax {
 namespace {
 
-constexpr int64_t kBlock = 32;    // scores that a scan rejects with one comparison
-constexpr int64_t kSample = 512;  // scores from which the threshold is guessed
+constexpr int64_t kChunk = 16 * 1024;  // scores that are worth a task of their own
+constexpr int64_t kMaxChunks = 64;
+constexpr int64_t kMinSampled = 1024;    // shorter rows are not worth a sample
+constexpr int64_t kLongRow = 64 * 1024;  // from here a sample costs cache misses
+constexpr int64_t kSamples = 512, kSamplesOfLongRow = 4096;
+constexpr int64_t kRun = 16;  // neighbouring samples of a long row: a cache line
 
-inline uint32_t KeyOf(float score) { return Key(score); }
-inline uint32_t KeyOf(uint32_t key) { return key; }
+template <typename Score>
+class Row {
+ public:
+  Row(ffi::ThreadPool* pool, const Score* scores, int64_t n, uint32_t* scratch,
+      int64_t scratch_words)
+      : pool_(pool),
+        scores_(scores),
+        n_(n),
+        num_chunks_(std::clamp<int64_t>(n / kChunk, 1, kMaxChunks)),
+        chunk_((n + num_chunks_ - 1) / num_chunks_),
+        keys_(scratch),
+        indices_(scratch + scratch_words / 2),
+        room_(scratch_words / 2 / num_chunks_) {}
 
-template <typename T>
-inline __attribute__((always_inline)) int64_t CountAtLeastOf(const T* items, int64_t n,
-                                                             uint32_t bound) {
-  int32_t count = 0;  // narrower than the 64-bit result: twice the lanes
-  for (int64_t i = 0; i < n; ++i) count += KeyOf(items[i]) >= bound;
-  return count;
-}
+  // For 1 <= count <= n.
+  void Select(int64_t count, int32_t* winners) {
+    uint32_t bound;
+    if (GuessBound(count, &bound)) {
+      const Counts all = Collect(bound);
+      if (all.above >= count && !overflow_) return WriteCandidates(count, winners);
+      if (all.above < count && all.above + all.equal >= count) {
+        return WriteChunks({bound, count - all.above}, winners);
+      }
+    }
+    const Threshold threshold =
+        Bisect(n_, count, [&](uint32_t key) { return CountAll(key); });
+    Count(threshold.key);
+    WriteChunks({threshold.key, count - Sum(num_chunks_).above}, winners);
+  }
 
-BRAINJAX_VECTORIZE int64_t CountAtLeast(const float* scores, int64_t n, uint32_t bound) {
-  return CountAtLeastOf(scores, n, bound);
-}
+ private:
+  template <typename Body>
+  void ForEachChunk(const Body& body) {
+    const auto run = [&](int64_t c) {
+      body(c, std::min(c * chunk_, n_), std::min((c + 1) * chunk_, n_));
+    };
+    if (pool_ != nullptr && num_chunks_ > 1) return ParallelFor(*pool_, num_chunks_, run);
+    for (int64_t c = 0; c < num_chunks_; ++c) run(c);
+  }
 
-BRAINJAX_VECTORIZE int64_t CountAtLeast(const uint32_t* keys, int64_t n, uint32_t bound) {
-  return CountAtLeastOf(keys, n, bound);
-}
+  // Keys of the first chunks.
+  Counts Sum(int64_t chunks) const {
+    Counts sum;
+    for (int64_t c = 0; c < chunks; ++c) {
+      sum.above += counts_[c].above, sum.equal += counts_[c].equal;
+    }
+    return sum;
+  }
 
-struct Threshold {
-  uint32_t key;       // items with larger keys win, and the first of those with this one
-  int64_t num_above;  // items with larger keys: fewer than win
+  // A key that somewhat more than `count` keys exceed or equal, in all likelihood.
+  bool GuessBound(int64_t count, uint32_t* bound) const {
+    if (n_ < kMinSampled) return false;
+    const int64_t samples = n_ < kLongRow ? kSamples : kSamplesOfLongRow;
+    const int64_t run = n_ < kLongRow ? 1 : kRun;
+    const double expected = static_cast<double>(count) * samples / n_;
+    // Four standard deviations, and more where the number is too small for them to mean much.
+    const int64_t wanted = static_cast<int64_t>(expected + 4 * std::sqrt(expected) + 8);
+    if (wanted * n_ / samples > room_ * num_chunks_) return false;
+    alignas(64) uint32_t keys[kSamplesOfLongRow];
+    const int64_t stride = n_ / (samples / run);
+    for (int64_t s = 0; s < samples; s += run) {
+      // A place within the stride that no period meets.
+      const uint64_t hash = static_cast<uint32_t>(s / run) * 0x9e3779b1u;
+      ToKeys(scores_ + s / run * stride + (hash * (stride - run + 1) >> 32), run, keys + s);
+    }
+    *bound = Bisect(samples, wanted, [&](uint32_t key) {
+               return CountAtLeast(keys, samples, key);
+             }).key;
+    return true;
+  }
+
+  // Lists the keys above the bound, chunk by chunk, as far as there is room.
+  Counts Collect(uint32_t bound) {
+    ForEachChunk([&](int64_t c, int64_t begin, int64_t end) {
+      Counts counts;
+      ForEachPanel(scores_, begin, end, [&](int64_t first, const uint32_t* keys, int64_t number) {
+        int32_t places[kPanel];
+        const Counts here = ScanPanel(keys, number, bound, places);
+        const int64_t kept = std::clamp<int64_t>(room_ - counts.above, 0, here.above);
+        for (int64_t i = 0; i < kept; ++i) {
+          const int64_t at = c * room_ + counts.above + i;
+          keys_[at] = keys[places[i]];
+          indices_[at] = static_cast<uint32_t>(first + places[i]);
+        }
+        counts.above += here.above, counts.equal += here.equal;
+        return true;
+      });
+      counts_[c] = counts;
+    });
+    overflow_ = false;
+    for (int64_t c = 0; c < num_chunks_; ++c) overflow_ |= counts_[c].above > room_;
+    return Sum(num_chunks_);
+  }
+
+  void WriteCandidates(int64_t count, int32_t* winners) const {
+    const Threshold threshold =
+        Bisect(Sum(num_chunks_).above, count, [&](uint32_t key) {
+          int64_t at_least = 0;
+          for (int64_t c = 0; c < num_chunks_; ++c) {
+            at_least += CountAtLeast(keys_ + c * room_, counts_[c].above, key);
+          }
+          return at_least;
+        });
+    int64_t written = 0, ties = threshold.ties;
+    for (int64_t c = 0; c < num_chunks_; ++c) {
+      for (int64_t i = c * room_; i < c * room_ + counts_[c].above; ++i) {
+        if (keys_[i] < threshold.key || (keys_[i] == threshold.key && ties-- <= 0)) continue;
+        winners[written++] = static_cast<int32_t>(indices_[i]);
+      }
+    }
+  }
+
+  int64_t CountAll(uint32_t bound) {
+    ForEachChunk([&](int64_t c, int64_t begin, int64_t end) {
+      counts_[c] = {};
+      ForEachPanel(scores_, begin, end, [&](int64_t, const uint32_t* keys, int64_t number) {
+        counts_[c].above += CountAtLeast(keys, number, bound);
+        return true;
+      });
+    });
+    return Sum(num_chunks_).above;
+  }
+
+  void Count(uint32_t bound) {
+    ForEachChunk([&](int64_t c, int64_t begin, int64_t end) {
+      counts_[c] = {};
+      ForEachPanel(scores_, begin, end, [&](int64_t, const uint32_t* keys, int64_t number) {
+        int32_t places[kPanel];
+        const Counts here = ScanPanel(keys, number, bound, places);
+        counts_[c].above += here.above, counts_[c].equal += here.equal;
+        return true;
+      });
+    });
+  }
+
+  // Writes the winners of all chunks, which have been counted at the threshold.
+  void WriteChunks(Threshold threshold, int32_t* winners) {
+    ForEachChunk([&](int64_t c, int64_t begin, int64_t end) {
+      const Counts before = Sum(c);
+      int64_t ties = std::clamp<int64_t>(threshold.ties - before.equal, 0, counts_[c].equal);
+      int32_t* to = winners + before.above + std::min(before.equal, threshold.ties);
+      const int32_t* const last = to + counts_[c].above + ties;
+      if (to == last) return;
+      ForEachPanel(scores_, begin, end, [&](int64_t first, const uint32_t* keys, int64_t number) {
+        int64_t i = 0;
+        for (; ties > 0 && i < number; ++i) {
+          if (keys[i] < threshold.key) continue;
+          *to++ = static_cast<int32_t>(first + i);
+          ties -= keys[i] == threshold.key;
+        }
+        int32_t places[kPanel];
+        const int64_t above = ScanPanel(keys + i, number - i, threshold.key, places).above;
+        for (int64_t a = 0; a < above; ++a) *to++ = static_cast<int32_t>(first + i + places[a]);
+        return to < last;
+      });
+    });
+  }
+
+  ffi::ThreadPool* pool_;
+  const Score* scores_;
+  int64_t n_, num_chunks_, chunk_;
+  uint32_t *keys_, *indices_;  // of candidates, `room_` of each chunk
+  int64_t room_;
+  std::array<Counts, kMaxChunks> counts_;
+  bool overflow_ = false;  // a chunk had more candidates than room
 };
 
-// Bisection on the keys, for 1 <= count <= n. Invariant: low <= the count-th largest key < high.
-template <typename T>
-Threshold FindThreshold(const T* items, int64_t n, int64_t count) {
-  uint64_t low = 0, high = uint64_t{1} << 32;
-  int64_t at_low = n, at_high = 0;  // items with keys of at least low, of at least high
-  while (high - low > 1 && at_low != count) {
-    const uint32_t middle = static_cast<uint32_t>((low + high) / 2);
-    const int64_t at_middle = CountAtLeast(items, n, middle);
-    if (at_middle >= count) {
-      low = middle, at_low = at_middle;
-    } else {
-      high = middle, at_high = at_middle;
-    }
-  }
-  // With at_low == count all items from low on win, whether or not one has the key low itself.
-  return {static_cast<uint32_t>(low), at_high};
-}
+}  // namespace
 
-// Calls use(i) in ascending order for each item whose key is at least `bound`.
-template <typename T, typename Use>
-void ForEachAtLeast(const T* items, int64_t n, uint32_t bound, const Use& use) {
-  for (int64_t start = 0; start < n; start += kBlock) {
-    const int64_t width = std::min(kBlock, n - start);
-    if (CountAtLeast(items + start, width, bound) == 0) continue;
-    for (int64_t i = start; i < start + width; ++i) {
-      if (KeyOf(items[i]) >= bound) use(i);
-    }
-  }
-}
-
-// The winners among items in ascending order; index_of(i) is that of item i among all scores.
-template <typename T, typename IndexOf>
-void WriteWinners(const T* items, int64_t n, int64_t count, const IndexOf& index_of,
-                  int32_t* winners) {
-  const Threshold threshold = FindThreshold(items, n, count);
-  int64_t written = 0;
-  int64_t equal_left = count - threshold.num_above;
-  ForEachAtLeast(items, n, threshold.key, [&](int64_t i) {
-    if (KeyOf(items[i]) == threshold.key && equal_left-- <= 0) return;
-    winners[written++] = static_cast<int32_t>(index_of(i));
-  });
-}
-
-// A key that is likely to be below the count-th largest, but not far: from a sample.
-uint32_t GuessBound(const float* scores, int64_t n, int64_t count) {
-  uint32_t sample[kSample];
-  const int64_t stride = n / kSample;
-  for (int64_t i = 0; i < kSample; ++i) sample[i] = Key(scores[i * stride]);
-  // Twice the winners that the sample should hold, and eight more: five standard deviations.
-  return FindThreshold(sample, kSample, std::min(kSample, 2 * count * kSample / n + 8)).key;
-}
-
-// Copies the scores that may win together, finds the winners among them, and returns true; or
-// returns false where the guess was wrong or too many scores are equal.
-bool SelectFromCandidates(const float* scores, int64_t n, int64_t count, uint32_t* scratch,
-                          int64_t scratch_size, int32_t* winners) {
-  if (n < 2 * kSample) return false;
-  const uint32_t bound = GuessBound(scores, n, count);
-  const int64_t num_candidates = CountAtLeast(scores, n, bound);
-  if (num_candidates < count || 2 * num_candidates > scratch_size) return false;
-  uint32_t* keys = scratch;
-  uint32_t* indices = scratch + num_candidates;
-  int64_t kept = 0;
-  ForEachAtLeast(scores, n, bound, [&](int64_t i) {
-    keys[kept] = Key(scores[i]);
-    indices[kept++] = static_cast<uint32_t>(i);
-  });
-  WriteWinners(keys, kept, count, [&](int64_t i) { return indices[i]; }, winners);
-  return true;
-}
-
-void Select(const float* scores, int64_t n, int64_t count, uint32_t* scratch,
-            int64_t scratch_size, int64_t capacity, int32_t* winners) {
+template <typename Score>
+void SelectWinners(ffi::ThreadPool* pool, const Score* scores, int64_t n, int64_t count,
+                   int64_t capacity, uint32_t* scratch, int64_t scratch_words, int32_t* winners) {
   count = std::clamp<int64_t>(count, 0, std::min(n, capacity));
-  if (count > 0 && !SelectFromCandidates(scores, n, count, scratch, scratch_size, winners)) {
-    WriteWinners(scores, n, count, [](int64_t i) { return i; }, winners);
-  }
+  if (count > 0) Row<Score>(pool, scores, n, scratch, scratch_words).Select(count, winners);
   std::fill(winners + count, winners + capacity, static_cast<int32_t>(n));
 }
 
-ffi::Error Handler(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> scores,
-                   ffi::Buffer<ffi::S32> counts, ffi::ResultBuffer<ffi::S32> winners,
-                   ffi::ResultBuffer<ffi::U32> scratch) {
+template void SelectWinners(ffi::ThreadPool*, const float*, int64_t, int64_t, int64_t, uint32_t*,
+                            int64_t, int32_t*);
+template void SelectWinners(ffi::ThreadPool*, const BFloat16*, int64_t, int64_t, int64_t,
+                            uint32_t*, int64_t, int32_t*);
+template void SelectWinners(ffi::ThreadPool*, const uint8_t*, int64_t, int64_t, int64_t, uint32_t*,
+                            int64_t, int32_t*);
+template void SelectWinners(ffi::ThreadPool*, const uint16_t*, int64_t, int64_t, int64_t,
+                            uint32_t*, int64_t, int32_t*);
+template void SelectWinners(ffi::ThreadPool*, const int32_t*, int64_t, int64_t, int64_t, uint32_t*,
+                            int64_t, int32_t*);
+
+namespace {
+
+template <typename Score>
+ffi::Error SelectAs(ffi::ThreadPool pool, const ffi::AnyBuffer& scores,
+                    ffi::Buffer<ffi::S32>& counts, ffi::Result<ffi::Buffer<ffi::S32>>& winners,
+                    ffi::Result<ffi::Buffer<ffi::U32>>& scratch) {
   BatchOffsets scores_at, counts_at;
   const Dimensions result = winners->dimensions();
+  const int64_t batch = BatchSize(result, 1);
   if (!MapBatch(scores.dimensions(), 1, result, 1, &scores_at) ||
       !MapBatch(counts.dimensions(), 0, result, 1, &counts_at) ||
-      BatchSize(scratch->dimensions(), 1) != BatchSize(result, 1)) {
+      BatchSize(scratch->dimensions(), 1) != batch) {
     return ffi::Error::InvalidArgument("select_winners: batch dimensions do not fit");
   }
   const int64_t n = scores.dimensions().back();
   const int64_t capacity = result.back();
-  const int64_t scratch_size = scratch->dimensions().back();
-  ParallelFor(pool, BatchSize(result, 1), [&](int64_t b) {
-    Select(scores.typed_data() + scores_at(b), n, counts.typed_data()[counts_at(b)],
-           scratch->typed_data() + b * scratch_size, scratch_size, capacity,
-           winners->typed_data() + b * capacity);
-  });
+  const int64_t words = scratch->dimensions().back();
+  const auto select = [&](ffi::ThreadPool* helpers, int64_t b) {
+    SelectWinners(helpers, static_cast<const Score*>(scores.untyped_data()) + scores_at(b), n,
+                  counts.typed_data()[counts_at(b)], capacity, scratch->typed_data() + b * words,
+                  words, winners->typed_data() + b * capacity);
+  };
+  if (batch < pool.num_threads()) {
+    for (int64_t b = 0; b < batch; ++b) select(&pool, b);
+  } else {
+    ParallelFor(pool, batch, [&](int64_t b) { select(nullptr, b); });
+  }
   return ffi::Error::Success();
+}
+
+ffi::Error Handler(ffi::ThreadPool pool, ffi::AnyBuffer scores, ffi::Buffer<ffi::S32> counts,
+                   ffi::ResultBuffer<ffi::S32> winners, ffi::ResultBuffer<ffi::U32> scratch) {
+  switch (scores.element_type()) {
+    case ffi::F32:
+      return SelectAs<float>(pool, scores, counts, winners, scratch);
+    case ffi::BF16:
+      return SelectAs<BFloat16>(pool, scores, counts, winners, scratch);
+    case ffi::S32:
+      return SelectAs<int32_t>(pool, scores, counts, winners, scratch);
+    case ffi::U16:
+      return SelectAs<uint16_t>(pool, scores, counts, winners, scratch);
+    case ffi::U8:
+      return SelectAs<uint8_t>(pool, scores, counts, winners, scratch);
+    default:
+      return ffi::Error::InvalidArgument("select_winners: no kernel for this type of scores");
+  }
 }
 
 }  // namespace
@@ -142,7 +266,7 @@ ffi::Error Handler(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> scores,
 XLA_FFI_DEFINE_HANDLER_SYMBOL(BrainjaxSelectWinners, brainjax::Handler,
                               xla::ffi::Ffi::Bind()
                                   .Ctx<xla::ffi::ThreadPool>()
-                                  .Arg<xla::ffi::Buffer<xla::ffi::F32>>()    // scores
+                                  .Arg<xla::ffi::AnyBuffer>()                // scores
                                   .Arg<xla::ffi::Buffer<xla::ffi::S32>>()    // count
                                   .Ret<xla::ffi::Buffer<xla::ffi::S32>>()    // winners
                                   .Ret<xla::ffi::Buffer<xla::ffi::U32>>());  // scratch

@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_same_bits, each_backend, neurons
+from helpers import BACKENDS, assert_same_bits, each_backend, neurons
 from hypothesis import given, strategies as st
 from hypothesis.extra.numpy import arrays
 
 from brainjax import ops
+from brainjax.ops import selection
 
 # (neurons, k): one of one, one, all, all but one, more neurons than a block of the kernel.
 SIZES = [(1, 1), (7, 1), (7, 7), (33, 32), (100, 10), (1_000, 31)]
@@ -24,18 +25,28 @@ def select(scores, k, backend, runners_up=0):
     return ops.select_winners(scores, k, runners_up=runners_up, backend=backend)
 
 
-def ordered(scores):
-    """Neurons from the largest score to the smallest, of equal ones the lowest first."""
-    bits = scores.view(np.int32).astype(np.int64)
+def keys_of(scores):
+    """Integers in the order of the scores."""
+    if scores.dtype.kind in "iu":
+        return scores.astype(np.int64)
+    # A bfloat16 is a float32 to every bit.
+    bits = scores.astype(np.float32).view(np.int32).astype(np.int64)
     # The total order of IEEE 754: -0.0 below 0.0, a NaN beyond the infinity of its sign.
-    keys = np.where(bits < 0, -(bits & 0x7FFFFFFF) - 1, bits)
-    return np.argsort(-keys, kind="stable")
+    return np.where(bits < 0, -(bits & 0x7FFFFFFF) - 1, bits)
+
+
+def best(scores, count, capacity=None):
+    """The `count` largest in ascending order, of equal ones the lowest, padded to the capacity."""
+    winners = np.sort(np.argsort(-keys_of(scores), kind="stable")[:count])
+    padding = (count if capacity is None else capacity) - count
+    return np.pad(winners, (0, padding), constant_values=len(scores)).astype(np.int32)
 
 
 def check_choice(scores, size, backend):
     winners = select(jnp.asarray(scores), size[1], backend)
-    np.testing.assert_array_equal(neurons(winners), np.sort(ordered(scores)[: size[1]]))
-    assert_same_bits(winners.values, np.ones(size[1], np.float32))
+    assert_same_bits(winners.indices, best(scores, size[1]))
+    dtype = scores.dtype if scores.dtype.kind not in "iu" else np.float32
+    assert_same_bits(winners.values, np.ones(size[1], dtype))
 
 
 @each_backend
@@ -63,6 +74,143 @@ def test_matches_a_stable_sort(size, backend, data):
 def test_matches_a_stable_sort_of_usual_scores(size, backend, draw):
     scores = draw(np.random.default_rng(0), size[0]).astype(np.float32)
     check_choice(scores, size, backend)
+
+
+def special(rng, n):
+    return rng.choice([np.nan, -np.nan, -np.inf, np.inf, 0.0, -0.0, 1.0], n)
+
+
+def sparse(rng, n):
+    return np.where(rng.random(n) < 0.99, 0, rng.standard_normal(n))
+
+
+def sparser_than_winners(rng, n):
+    return np.where(rng.random(n) < 0.3 / np.sqrt(n), rng.random(n), 0)
+
+
+def in_one_place(rng, n):
+    """The winners are neighbours: one chunk or block has all of them."""
+    return rng.standard_normal(n) + 9 * (np.arange(n) // max(n // 50, 1) == 20)
+
+
+# What a sample, a bound or a histogram may take for something else.
+DRAWS = {
+    "normal": lambda rng, n: rng.standard_normal(n),
+    "sparse": sparse,
+    "sparser": sparser_than_winners,
+    "equal": lambda rng, n: np.full(n, -3.0),
+    "integers": lambda rng, n: rng.binomial(100, 0.05, n),
+    "ascending": lambda rng, n: np.arange(n),
+    "descending": lambda rng, n: -np.arange(n),
+    "periodic": lambda rng, n: np.where(np.arange(n) % (n // 512 or 1) == 0, 2.0, rng.random(n)),
+    "in one place": in_one_place,
+    "special": special,
+}
+each_draw = pytest.mark.parametrize("draw", DRAWS.values(), ids=DRAWS)
+DTYPES = [jnp.float32, jnp.bfloat16, jnp.uint8, jnp.uint16, jnp.int32]
+each_dtype = pytest.mark.parametrize("dtype", DTYPES)
+
+
+def as_scores(values, dtype):
+    if jnp.issubdtype(dtype, jnp.floating):
+        return values.astype(np.float32).astype(dtype)
+    range_ = np.iinfo(dtype)
+    return np.clip(np.nan_to_num(20 * values), range_.min, range_.max).astype(dtype)
+
+
+# Both sides of where a row is sampled, cut into chunks, sampled by cache lines, and of the most
+# chunks; of a block and a panel of keys.
+CPU_SIZES = [63, 65, 1_023, 1_025, 2_047, 32_767, 32_768, 65_535, 65_536, 1_048_575, 1_100_003]
+
+
+@pytest.mark.parametrize("backend", [name for name in BACKENDS if name == "kernel"])
+@pytest.mark.parametrize("num_neurons", CPU_SIZES)
+@each_draw
+def test_every_size_matches_a_stable_sort(num_neurons, draw, backend):
+    scores = as_scores(draw(np.random.default_rng(num_neurons), num_neurons), np.float32)
+    check_choice(scores, (num_neurons, int(np.sqrt(num_neurons))), backend)
+
+
+@each_backend
+@each_dtype
+@each_draw
+@pytest.mark.parametrize("size", [(40, 1), (40, 40), (3_001, 50), (40_001, 200), (40_001, 20_000)])
+def test_every_dtype_matches_a_stable_sort(size, draw, dtype, backend):
+    scores = as_scores(draw(np.random.default_rng(size[0]), size[0]), dtype)
+    check_choice(scores, size, backend)
+
+
+@each_backend
+@each_dtype
+@pytest.mark.parametrize("num_neurons", [50, 2_000, 40_001])
+def test_rows_of_a_batch_have_their_own_counts(num_neurons, dtype, backend):
+    rng, capacity = np.random.default_rng(3), 20
+    draws = [DRAWS[name] for name in ("normal", "sparse", "equal", "integers", "special")]
+    scores = np.stack([as_scores(draw(rng, num_neurons), dtype) for draw in draws])
+    counts = np.array([20, 0, 7, -3, 99], np.int32)  # what a device computed may be anything
+    choose = jax.vmap(lambda row, count: selection._largest(row, count, capacity, backend))
+    expected = [
+        best(row, min(max(count, 0), capacity), capacity) for row, count in zip(scores, counts)
+    ]
+    assert_same_bits(jax.jit(choose)(scores, counts), np.stack(expected))
+
+
+@each_backend
+def test_integer_winners_have_value_one(backend):
+    scores = jnp.array([5, 1, 4, 4, 3, 4], jnp.uint8)
+    chosen = select(scores, 2, backend, runners_up=3)
+    np.testing.assert_array_equal(neurons(chosen), [0, 2, 3, 4, 5])
+    assert_same_bits(chosen.values, np.array([1, 1, 0, 0, 0], np.float32))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"softened": True}, "softened must be False for integer scores; got True for int32"),
+        ({"temperature": 2.0}, "temperature must not be given for integer scores"),
+    ],
+)
+def test_integer_scores_are_not_softened(options, message):
+    with pytest.raises(ValueError, match=message):
+        ops.select_winners(jnp.arange(5), 2, **options)
+
+
+# Both sides of a small and a large block, of a cluster, of what a grid holds, and of what is
+# streamed; the limits of an H100. Odd sizes put rows of a batch off the 16-byte boundaries.
+GPU_SIZES = [
+    *(4_096, 4_097, 16_384, 16_385, 49_152, 49_153, 100_003, 400_001, 1_048_577),
+    *(pytest.param(n, marks=pytest.mark.unsanitized) for n in (5_900_003, 5_950_001, 20_000_003)),
+]
+
+
+def poison(num_words):
+    """Leave garbage in memory that the next call is likely to get."""
+    arrays = [jnp.full(num_words, 0xA5A5A5A5, jnp.uint32) for _ in range(4)]
+    for array in jax.block_until_ready(arrays):
+        array.delete()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("num_neurons", GPU_SIZES)
+@each_draw
+def test_every_size_on_the_gpu(num_neurons, draw):
+    scores = as_scores(draw(np.random.default_rng(num_neurons), num_neurons), np.float32)
+    for k in (1, int(np.sqrt(num_neurons)), num_neurons // 3):
+        for num_words in (k, selection._scratch_words(num_neurons, k)):
+            poison(num_words)
+        check_choice(scores, (num_neurons, k), "kernel")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("num_neurons", [10_001, 60_001, 500_003, 6_000_001])
+@each_dtype
+def test_batches_of_every_dtype_on_the_gpu(num_neurons, dtype):
+    rng, k = np.random.default_rng(num_neurons), int(np.sqrt(num_neurons))
+    draws = [DRAWS[name] for name in ("normal", "sparse", "integers")]
+    scores = np.stack([as_scores(draw(rng, num_neurons), dtype) for draw in draws])
+    poison(selection._scratch_words(num_neurons, k))
+    choose = jax.vmap(lambda row: select(row, k, "kernel").indices)
+    assert_same_bits(choose(scores), np.stack([best(row, k) for row in scores]))
 
 
 @each_backend

@@ -4,12 +4,15 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Real
 
 from brainjax.ops import backend as backends
 from brainjax.ops.active_set import ActiveSet
 
 HANDLER = "BrainjaxSelectWinners"
+
+# Kernels exist for potentials and for counts of arriving spikes.
+_KERNEL_DTYPES = ("float32", "bfloat16", "uint8", "uint16", "int32")
 
 # Halvings of the bracket around the threshold: enough for the 24 bits of a float32, and for
 # a bracket 256 times wider than the spread that matters.
@@ -17,7 +20,7 @@ _BISECTIONS = 32
 
 
 def select_winners(
-    scores: Float[Array, " neurons"],
+    scores: Real[Array, " neurons"],
     k: int,
     *,
     firing: Bool[Array, ""] | bool = True,
@@ -32,25 +35,29 @@ def select_winners(
     beyond the infinity of its sign. Each winner has value 1. The gradient with respect to scores
     and temperature is straight-through: the values are differentiated as if they were those of
     `soft_winners`, for the listed neurons. Runners-up are listed with value 0, so that a gradient
-    can make winners of them; rows are read for them too.
+    can make winners of them; rows are read for them too. Integer scores (counts of arriving
+    spikes) have no gradient.
 
     Args:
-        scores: input of each neuron.
+        scores: input of each neuron; kernels take float32, bfloat16, uint8, uint16 and int32.
         k: number of winners, in 1..neurons.
         firing: False gives the empty set, at no cost in a kernel.
         runners_up: how many of the next best to list, in 0..neurons - k.
-        temperature: width of the soft threshold, in the unit of the scores.
-        softened: the values are those of `soft_winners`, and the gradient is theirs exactly.
+        temperature: width of the soft threshold, in the unit of the scores; float scores only.
+        softened: the values are those of `soft_winners`, and the gradient is theirs exactly;
+            float scores only.
         backend: "auto", "reference" or "kernel".
 
     Returns:
-        The winners and runners-up in ascending order, capacity k + runners_up.
+        The winners and runners-up in ascending order, capacity k + runners_up. Values have the
+        type of the scores, float32 where those are integers.
 
     Raises:
-        ValueError: k or runners_up is out of range.
+        ValueError: k or runners_up is out of range, or integer scores are to be softened.
         RuntimeError: `backend` is "kernel" and none can run.
 
-    Cost: reads each score once or a few times; the gradient solves for a threshold, 32 reads.
+    Cost: reads each score once, a few times where many winners or equal scores defeat the guess
+        of a bound; the gradient solves for a threshold, 32 reads.
     Determinism: bit-identical on every backend, alone and batched; not so `softened` values,
         which need exp.
     Source: the cap of Papadimitriou et al. (2020), PNAS 117:14464; straight-through estimator of
@@ -64,15 +71,19 @@ def select_winners(
     firing = jnp.asarray(firing)
     count = jnp.where(firing, k + runners_up, 0).astype(jnp.int32)
     indices = _largest(jax.lax.stop_gradient(scores), count, k + runners_up, backend)
-    choose_values = _soft_values if softened else _hard_values
-    values = choose_values(scores, jnp.asarray(temperature, scores.dtype), indices, k)
+    if jnp.issubdtype(scores.dtype, jnp.integer):
+        _check_is_hard(scores.dtype, temperature, softened)
+        values = _marks(scores, indices, k)
+    else:
+        choose_values = _soft_values if softened else _hard_values
+        values = choose_values(scores, jnp.asarray(temperature, scores.dtype), indices, k)
     return ActiveSet(indices, jnp.where(firing, jnp.asarray(values), 0), count)
 
 
-def select_winners_reference(scores: Float[Array, " neurons"], k: int) -> ActiveSet:
+def select_winners_reference(scores: Real[Array, " neurons"], k: int) -> ActiveSet:
     """The definition of the choice that `select_winners` makes, in plain JAX."""
     indices = _largest_reference(scores, jnp.asarray(k, jnp.int32), capacity=k)
-    return ActiveSet(indices, jnp.ones(k, scores.dtype), jnp.asarray(k, jnp.int32))
+    return ActiveSet(indices, jnp.ones(k, _value_dtype(scores)), jnp.asarray(k, jnp.int32))
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
@@ -137,7 +148,7 @@ def _largest(scores, count, capacity, backend):
         count,
         reference=functools.partial(_largest_reference, capacity=capacity),
         kernel=functools.partial(_largest_kernel, capacity=capacity),
-        unsupported=None if scores.dtype == jnp.float32 else f"scores are {scores.dtype}",
+        unsupported=None if scores.dtype.name in _KERNEL_DTYPES else f"scores are {scores.dtype}",
     )
 
 
@@ -150,24 +161,52 @@ def _largest_reference(scores, count, *, capacity):
 def _largest_kernel(scores, count, *, capacity):
     indices = jax.ShapeDtypeStruct((capacity,), jnp.int32)
     # Scratch is a result: a kernel never allocates. Its size serves both platforms.
-    scratch = jax.ShapeDtypeStruct((4096 + scores.shape[0] // 64,), jnp.uint32)
+    scratch = jax.ShapeDtypeStruct((_scratch_words(scores.shape[0], capacity),), jnp.uint32)
     call = jax.ffi.ffi_call(backends.target(HANDLER), (indices, scratch), vmap_method="expand_dims")
     return call(scores, count)[0]
+
+
+def _scratch_words(num_neurons, capacity):
+    """What the kernels need for one row; a multiple of four keeps every row aligned."""
+    words = 4096 + num_neurons // 16
+    if num_neurons > 16 * 1024:  # blocks tell each other maxima and candidates
+        words = max(words, 4100 + 3 * min(9728, 4 * capacity + num_neurons // 64 + 512))
+    if num_neurons > 1024 * 1024:  # tiles of scores are counted, and candidates pooled
+        words = 68_000 + num_neurons // 2048 + min(num_neurons // 2, 2**22)
+    return -(-words // 4) * 4
 
 
 def _soft_values(scores, temperature, indices, k):
     return soft_winners(scores, k, temperature).at[indices].get(mode="fill", fill_value=0)
 
 
+def _value_dtype(scores):
+    return scores.dtype if jnp.issubdtype(scores.dtype, jnp.floating) else jnp.float32
+
+
+def _check_is_hard(dtype, temperature, softened):
+    if softened:
+        raise ValueError(f"softened must be False for integer scores; got True for {dtype}")
+    if not (isinstance(temperature, float) and temperature == 1.0):
+        raise ValueError(f"temperature must not be given for integer scores; got it for {dtype}")
+
+
+def _marks(scores, indices, k):
+    """1 for the k best of the listed neurons, 0 for the others."""
+    num_neurons, capacity, dtype = scores.shape[0], indices.shape[0], _value_dtype(scores)
+    if capacity == k:
+        return jnp.where(indices < num_neurons, 1, 0).astype(dtype)
+    # Candidates are in ascending order, so equal scores keep the lowest index here as well.
+    lowest = -jnp.inf if dtype == scores.dtype else jnp.iinfo(scores.dtype).min
+    candidates = scores.at[indices].get(mode="fill", fill_value=lowest)
+    winners = _largest_reference(candidates, jnp.asarray(k), capacity=k)
+    return jnp.zeros(capacity, dtype).at[winners].set(1, mode="drop")
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def _hard_values(scores, temperature, indices, k):
-    num_neurons, capacity = scores.shape[0], indices.shape[0]
-    if capacity == k:
-        return jnp.where(indices < num_neurons, 1, 0).astype(scores.dtype)
-    # Candidates are in ascending order, so equal scores keep the lowest index here as well.
-    candidates = scores.at[indices].get(mode="fill", fill_value=-jnp.inf)
-    winners = _largest_reference(candidates, jnp.asarray(k), capacity=k)
-    return jnp.zeros(capacity, scores.dtype).at[winners].set(1, mode="drop")
+    del temperature  # it shapes the gradient only
+    return _marks(scores, indices, k)
 
 
 def _hard_values_forward(scores, temperature, indices, k):

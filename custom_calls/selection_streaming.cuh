@@ -1,0 +1,276 @@
+// The kernel for rows that stay in global memory: one read of the scores where a guess holds.
+//
+// A sample gives a key that somewhat more than `count` keys are expected to exceed. One pass
+// collects those, each block the ones of its range, and selects among them. Keys equal to the
+// guess are only counted: zeros may be nearly all there is. Where they are the threshold, and
+// where the guess was wrong, the tiles of the winners are read again; in the second case
+// histograms find the threshold first, in up to four more reads.
+#ifndef BRAINJAX_SELECTION_STREAMING_CUH_
+#define BRAINJAX_SELECTION_STREAMING_CUH_
+
+#include <cstdint>
+
+#include "selection_resident.cuh"
+#include "selection_tiles.cuh"
+
+namespace brainjax {
+
+constexpr int64_t kMaxSample = 1 << 17;  // of a row
+constexpr int64_t kSampledWinners = 32;  // that are enough in a sample
+
+// Scratch of a row, behind that of the team. The record of a tile is where its candidates start
+// in the pool, later the way from there to their place in the order of tiles; and its counts.
+struct StreamScratch {
+  uint2* records;
+  Candidate* pool;
+
+  __host__ __device__ static int64_t Words(int64_t tiles, int64_t candidates) {
+    return TeamScratch::Words(kMaxTeamList) + 2 * tiles + 2 * candidates;
+  }
+  __device__ StreamScratch(uint32_t* words, int64_t tiles)
+      : records(reinterpret_cast<uint2*>(words + TeamScratch::Words(kMaxTeamList))),
+        pool(reinterpret_cast<Candidate*>(records + tiles)) {}
+};
+
+struct StreamSpace {
+  TeamSpace team;
+  Candidate of_warps[32][kWarpCandidates];
+  uint32_t tile_above[kTeamThreads], tile_equal[kTeamThreads];
+  uint32_t found, equal;
+};
+
+template <typename Team>
+__device__ TileRange TilesOfBlock(const Team& team, int64_t tiles) {
+  return {tiles * team.rank() / team.size(), tiles * (team.rank() + 1) / team.size()};
+}
+
+// ---- The guess ----
+
+struct Guess {
+  bool likely;
+  uint32_t key;
+};
+
+__device__ inline uint32_t Hash(uint32_t x) {
+  x = (x ^ (x >> 16)) * 0x7feb352du;
+  x = (x ^ (x >> 15)) * 0x846ca68bu;
+  return x ^ (x >> 16);
+}
+
+// Takes one score from each `stride` neighbours, at a place that no period meets, and a key that
+// as many of them reach as should be enough.
+template <typename T, typename Team>
+__device__ Guess GuessBound(const Team& team, const Tiles<T>& tiles, TileRange range,
+                            uint32_t count, int64_t max_candidates, TeamSpace& space,
+                            const TeamScratch& scratch) {
+  const int64_t stride = max(count / kSampledWinners, CeilDiv(tiles.n, kMaxSample));
+  const float expected = static_cast<float>(count) / static_cast<float>(stride);
+  // Five standard deviations, and more where the number is too small for them to mean much.
+  const float wanted = expected + 5 * sqrtf(expected) + 8;
+  const int per_block = team_select::MaximaPerBlock<kTeamThreads>(
+      team.size(), static_cast<uint32_t>(wanted), scratch.capacity);
+  const bool likely = per_block > 0 && wanted * stride < 0.5f * max_candidates;
+  team_select::ClearScratch(team, scratch);
+  if (likely) {
+    const int64_t begin = tiles.FirstOf(range), end = tiles.EndOf(range);
+    uint32_t largest = 0;
+    for (int64_t first = begin + threadIdx.x * stride; first + stride <= end;
+         first += kTeamThreads * stride) {
+      const uint64_t within = Hash(static_cast<uint32_t>(first ^ (first >> 32)));
+      largest = max(largest, Key(tiles.scores[first + (within * stride >> 32)]));
+    }
+    team_select::PostMaxima<kTeamThreads>(team, largest, per_block, scratch);
+  }
+  team.Sync();
+  if (!likely) return {false, 0};
+  return {true, team_select::BoundFromMaxima(per_block * team.size(),
+                                             static_cast<uint32_t>(wanted), space, scratch)};
+}
+
+// ---- One pass over the scores ----
+
+// Counts all tiles of a block; with a pool, collects what exceeds the bound. Returns the counts.
+template <bool kCollect, typename T>
+__device__ Counts StreamTiles(const Tiles<T>& tiles, TileRange range, uint32_t bound,
+                              StreamSpace& space, uint2* records, Candidate* pool, uint32_t room) {
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  __syncthreads();
+  if (threadIdx.x == 0) space.found = 0, space.equal = 0;
+  __syncthreads();
+  Candidate* listed = space.of_warps[warp];
+  for (int64_t tile = range.begin + warp; tile < range.end; tile += kTeamThreads / 32) {
+    Counts counts;
+    if (kCollect) {
+      counts = tiles.IsWhole(tile) ? CollectTile<true>(tiles, tile, bound, listed)
+                                   : CollectTile<false>(tiles, tile, bound, listed);
+    } else {
+      counts = tiles.IsWhole(tile) ? CountTile<true>(tiles, tile, bound)
+                                   : CountTile<false>(tiles, tile, bound);
+    }
+    uint32_t first = 0;
+    if (lane == 0) {
+      first = atomicAdd(&space.found, counts.above);
+      atomicAdd(&space.equal, counts.equal);
+      records[tile] = make_uint2(first, Pack(counts));
+    }
+    if (!kCollect || counts.above == 0) continue;
+    first = __shfl_sync(kAllLanes, first, 0);
+    __syncwarp();
+    StoreCandidates(tiles, tile, bound, counts.above, listed, first, room, pool);
+    __syncwarp();
+  }
+  __syncthreads();
+  return {space.found, space.equal};
+}
+
+// ---- The winners ----
+
+// The sum over the threads in front of this one; `total` is that over all. Waits first.
+__device__ inline uint32_t BlockExclusiveSum(uint32_t value, uint32_t* total, TeamSpace& space) {
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const uint32_t through_here = WarpInclusiveSum(value);
+  __syncthreads();
+  if (lane == 31) space.members[warp] = through_here;
+  __syncthreads();
+  const uint32_t sum = lane < kTeamThreads / 32 ? space.members[lane] : 0;
+  *total = __reduce_add_sync(kAllLanes, sum);
+  return __reduce_add_sync(kAllLanes, lane < warp ? sum : 0) + through_here - value;
+}
+
+// Brings the candidates of this block into the order of their tiles.
+template <typename T>
+__device__ void OrderCandidates(const Tiles<T>& tiles, TileRange range, uint32_t found,
+                                uint2* records, const Candidate* pool, uint32_t* keys,
+                                uint32_t* indices, TeamSpace& space) {
+  uint32_t before = 0;
+  for (int64_t first = range.begin; first < range.end; first += kTeamThreads) {
+    const int64_t tile = first + threadIdx.x;
+    uint2 record = make_uint2(0, 0);
+    if (tile < range.end) record = records[tile];
+    uint32_t total;
+    const uint32_t here = before + BlockExclusiveSum(Unpack(record.y).above, &total, space);
+    if (tile < range.end) records[tile].x = here - record.x;
+    before += total;
+  }
+  __syncthreads();
+  for (uint32_t i = threadIdx.x; i < found; i += kTeamThreads) {
+    const Candidate candidate = pool[i];
+    const uint32_t place = i + records[tiles.Of(candidate.index)].x;
+    keys[place] = candidate.key;
+    indices[place] = candidate.index;
+  }
+  __syncthreads();
+}
+
+// Writes the winners of a block whose tiles have been counted at the threshold.
+template <typename T>
+__device__ void WriteTiles(const Tiles<T>& tiles, TileRange range, Threshold threshold,
+                           Counts before, const uint2* records, StreamSpace& space,
+                           int32_t* winners) {
+  for (int64_t first = range.begin; first < range.end; first += kTeamThreads) {
+    const int64_t number = min(range.end - first, int64_t{kTeamThreads});
+    Counts mine{0, 0}, total;
+    if (threadIdx.x < number) mine = Unpack(records[first + threadIdx.x].y);
+    space.tile_above[threadIdx.x] = BlockExclusiveSum(mine.above, &total.above, space.team);
+    space.tile_equal[threadIdx.x] = BlockExclusiveSum(mine.equal, &total.equal, space.team);
+    __syncthreads();
+    for (int64_t t = threadIdx.x / 32; t < number; t += kTeamThreads / 32) {
+      const Counts counted = Unpack(records[first + t].y);
+      const Counts at{before.above + space.tile_above[t], before.equal + space.tile_equal[t]};
+      if (counted.above > 0 || (counted.equal > 0 && at.equal < threshold.ties)) {
+        WriteTile(tiles, first + t, threshold, at, winners);
+      }
+    }
+    before = {before.above + total.above, before.equal + total.equal};
+    __syncthreads();
+  }
+}
+
+// Finds the threshold by histograms alone, and counts the tiles at it.
+template <typename T, typename Team>
+__device__ Threshold FindInMemory(const Team& team, const Tiles<T>& tiles, TileRange range,
+                                  uint32_t count, StreamSpace& space, const TeamScratch& scratch,
+                                  uint2* records, Counts* before) {
+  const KeysInMemory<T> all{tiles.scores, tiles.FirstOf(range), tiles.EndOf(range)};
+  uint32_t ties = count;
+  const Interval<kTeamThreads> one_key = team_select::Narrow(
+      team, all, Interval<kTeamThreads>{0, ~0u}, 0, &ties, space.team.block, scratch);
+  const Counts mine = StreamTiles<false>(tiles, range, one_key.low, space, records,
+                                         static_cast<Candidate*>(nullptr), 0);
+  const OwnKeys<kTeamThreads> none(nullptr, 0);
+  const Counts posted = threadIdx.x == 0 ? mine : Counts{0, 0};
+  team_select::PostMembers(team, none, one_key, posted, false, 0, space.team, scratch);
+  team.Sync();
+  const team_select::Totals totals = team_select::SumPosts(team, space.team, scratch);
+  *before = {totals.above_before, totals.equal_before};
+  return {one_key.low, ties};
+}
+
+template <typename T, typename Team>
+__device__ void SelectRow(const Team& team, const SelectionProblem<T>& problem, int64_t b,
+                          uint32_t count, uint32_t room) {
+  using namespace team_select;
+  StreamSpace& space = *reinterpret_cast<StreamSpace*>(DynamicSharedMemory());
+  uint32_t* keys = reinterpret_cast<uint32_t*>(&space + 1);
+  uint32_t* indices = keys + room;
+  const Tiles<T> tiles(problem.Scores(b), problem.n);
+  const TileRange range = TilesOfBlock(team, tiles.Number());
+  const TeamScratch shared(problem.Scratch(b), kMaxTeamList);
+  const StreamScratch scratch(problem.Scratch(b), tiles.Number());
+  int32_t* winners = problem.Winners(b);
+
+  const Guess guess = GuessBound(team, tiles, range, count, int64_t{room} * team.size(),
+                                 space.team, shared);
+  Threshold threshold{guess.key, 0};
+  Counts before;
+  if (guess.likely) {
+    Candidate* pool = scratch.pool + int64_t{room} * team.rank();
+    const Counts mine =
+        StreamTiles<true>(tiles, range, guess.key, space, scratch.records, pool, room);
+    const bool overflow = mine.above > room;
+    const uint32_t found = overflow ? 0 : mine.above;
+    OrderCandidates(tiles, range, found, scratch.records, pool, keys, indices, space.team);
+    const OwnKeys<kTeamThreads> own(keys, static_cast<int>(found));
+    const Interval<kTeamThreads> candidates{max(guess.key + 1, guess.key), ~0u};
+    // No key lies above all others: that place tells of the overflow.
+    const Counts posted = threadIdx.x == 0 ? Counts{overflow, mine.equal} : Counts{0, 0};
+    PostMembers(team, own, candidates, posted, true, 0, space.team, shared);
+    team.Sync();
+    const Totals totals = SumPosts(team, space.team, shared);
+    if (totals.above == 0 && totals.members >= count) {
+      const TeamThreshold found =
+          totals.members <= shared.capacity
+              ? FindAmongCandidates(totals, count, space.team, shared)
+              : FindByNarrowing(team, own, candidates, count, space.team, shared);
+      ForEachWinner(own, found.threshold, found.before, space.team.block,
+                    [&](uint32_t place, int i) { winners[place] = indices[i]; });
+      return;
+    }
+    if (totals.above == 0 && totals.members + totals.equal >= count) {
+      threshold.ties = count - totals.members;
+      before = {totals.members_before, totals.equal_before};
+    }
+  }
+  if (threshold.ties == 0) {
+    threshold = FindInMemory(team, tiles, range, count, space, shared, scratch.records, &before);
+  }
+  WriteTiles(tiles, range, threshold, before, scratch.records, space, winners);
+}
+
+// `room`: candidates that a block holds.
+template <typename T, typename Team>
+__global__ void __launch_bounds__(kTeamThreads)
+    SelectStreaming(const __grid_constant__ SelectionProblem<T> problem, uint32_t room) {
+  const Team team;
+  for (int64_t b = 0; b < problem.batch; ++b) {
+    const uint32_t count = problem.Count(b);
+    if (count > 0) SelectRow(team, problem, b, count, room);
+    problem.Pad(b, count, int64_t{team.rank()} * kTeamThreads + threadIdx.x,
+                int64_t{team.size()} * kTeamThreads);
+    __syncthreads();  // shared memory is free again
+  }
+}
+
+}  // namespace brainjax
+
+#endif  // BRAINJAX_SELECTION_STREAMING_CUH_
