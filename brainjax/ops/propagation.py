@@ -1,0 +1,293 @@
+"""What each postsynaptic neuron receives over sparse synapses, as exact sums of integers."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float32, Int32
+
+from brainjax.ops import backend as backends
+from brainjax.ops.active_set import ActiveSet, listed
+from brainjax.ops.sparse_rows import CompressedRows, FixedFanOut, SparseRows
+
+HANDLER = "BrainjaxPropagateSpikes"
+
+# On a GPU, so many synapses onto so many neurons are sorted by target before they are summed.
+SORT_FROM_POST, SORT_FROM_SYNAPSES = 1 << 21, 1_300_000
+# What that takes as scratch: see the constants of the same names in propagation.cu.
+_CHUNKS, _MAX_SORT_BLOCKS, _MAX_SORTED = 256, 512, 1 << 26
+_UNIT_TILE, _WEIGHTED_TILE = 1 << 14, 7680
+_SLICES, _MAX_SLICES, _MIN_SLICE, _MAX_SLICE = 256, 8192, 1 << 10, 1 << 14
+
+_INT32 = jnp.iinfo(jnp.int32)
+_BLOCK = 1 << 14  # synapses that the reference visits at a time
+
+
+def propagate_spikes(
+    synapses: SparseRows, active: ActiveSet, num_post: int, *, backend: backends.Backend = "auto"
+) -> Float32[Array, " post"]:
+    """Sum what the active presynaptic neurons send onto each postsynaptic neuron.
+
+    `received[j] = 2^-S * sum over the synapses from an active i onto j of
+    round(2^S * value[i] * weight)`, with S the `fraction_bits` of the synapses
+
+    Each contribution is rounded to an integer, ties to even, so that the sum is exact and has no
+    order. Spikes of value 1 over unit and uint8 weights are integers for every S >= 0; graded
+    values and float32 weights are kept to 2^-S.
+
+    The gradient is that of the sum without rounding.
+
+    Args:
+        synapses: made by `compressed_rows` or `fixed_fan_out`, which choose S such that no sum of
+            spikes overflows. With another S, larger values or grown weights, a contribution beyond
+            int32 is clipped to it (NaN counts as 0) and a sum beyond it wraps around.
+        active: the presynaptic neurons and what they send. Entries that name no neuron are ignored.
+        num_post: postsynaptic neurons. Synapses onto others are ignored.
+        backend: "auto", "reference" or "kernel".
+
+    Returns:
+        Input to each postsynaptic neuron, in the unit of the weights.
+
+    Raises:
+        TypeError: the weights are neither float32 nor uint8.
+        RuntimeError: `backend` is "kernel" and none can run.
+
+    Cost: the synapses of the listed neurons, and one write of the result; unlisted ones cost
+        nothing. A batch of active sets does not copy unbatched synapses. The gradient keeps
+        references to the operands, no copies. On a GPU, onto 2^21 neurons and more, scratch of
+        2 bytes (6 with weights) per synapse that the list could reach, for 2^26 at most.
+    Determinism: bit-identical on every backend, alone and batched, in any order of synapses.
+    """
+    _check(synapses, backend)
+    return _propagate(synapses, synapses.weights, *_parts(active), num_post, backend)
+
+
+def propagate_integers(
+    synapses: SparseRows, active: ActiveSet, num_post: int, *, backend: backends.Backend = "auto"
+) -> Int32[Array, " post"]:
+    """Return the integers that `propagate_spikes` scales: `received = 2^-S * integers`.
+
+    For models that count, and to add up several projections before they are scaled. Arguments and
+    promises as there; it has no gradient.
+    """
+    _check(synapses, backend)
+    synapses, active = jax.lax.stop_gradient((synapses, active))
+    return _integers(synapses, active, num_post, backend)
+
+
+def propagate_spikes_reference(
+    synapses: SparseRows, active: ActiveSet, num_post: int
+) -> Float32[Array, " post"]:
+    """The definition of `propagate_spikes`, in plain JAX, without its gradient.
+
+    Cost: as the operation, in blocks of fixed size and a search in the list of active neurons per
+        synapse; fewer than 2^31 synapses can be visited.
+    """
+    return _scaled(_integers_reference(synapses, active, num_post), synapses)
+
+
+def _integers_reference(synapses, active, num_post):
+    gain = active.values.astype(jnp.float32) * 2.0**synapses.fraction_bits
+
+    def add(sums, entries, _, targets, weights, used):
+        contributions = _nearest_integer(gain[entries] * weights)
+        # A negative index would count from the end.
+        targets = jnp.where(used & (targets >= 0), targets, num_post)
+        return sums.at[targets].add(contributions, mode="drop")
+
+    return _visit(synapses, active, add, jnp.zeros(num_post, jnp.int32))
+
+
+def _visit(synapses, active, body, carry):
+    """Call `carry = body(carry, entries, places, targets, weights, used)` on blocks of synapses.
+
+    `entries` are positions in the active set, `places` indices of synapses.
+    """
+    first, lengths = _rows(synapses, active)
+    ends = jnp.cumsum(lengths)
+    num_entries, size = lengths.shape[0], min(_BLOCK, _num_visits(synapses, active))
+    if size == 0:
+        return carry
+
+    def visit(block, carry):
+        events = block * size + jnp.arange(size)
+        entries = jnp.minimum(jnp.searchsorted(ends, events, side="right"), num_entries - 1)
+        columns = events - (ends - lengths)[entries]
+        places = _places(synapses, active, first, entries, columns)
+        targets = synapses.indices[places]
+        weights = jnp.ones(size) if synapses.weights is None else synapses.weights[places]
+        weights = weights.astype(jnp.float32)
+        return body(carry, entries, places, targets, weights, events < ends[-1])
+
+    return jax.lax.fori_loop(0, -(-ends[-1] // size), visit, carry)
+
+
+def _num_visits(synapses, active):
+    """The most synapses that a list of distinct neurons can reach."""
+    if isinstance(synapses, CompressedRows):
+        return synapses.indices.shape[0]
+    return active.indices.shape[0] * synapses.indices.shape[1]
+
+
+def _rows(synapses, active):
+    """Where the row of each entry of the active set begins, and its length: 0 if unused."""
+    num_pre = _num_pre(synapses)
+    used = listed(active) & (active.indices >= 0) & (active.indices < num_pre)
+    if isinstance(synapses, FixedFanOut):
+        return None, jnp.where(used, synapses.indices.shape[1], 0)
+    rows = jnp.where(used, active.indices, 0)
+    num_synapses = synapses.indices.shape[0]
+    first = jnp.clip(synapses.indptr[rows], 0, num_synapses)
+    last = jnp.clip(synapses.indptr[rows + 1], first, num_synapses)
+    return first, jnp.where(used, last - first, 0)
+
+
+def _places(synapses, active, first, entries, columns):
+    # Two indices and not one: a flat index into rows of fixed length may not fit into int32.
+    if isinstance(synapses, FixedFanOut):
+        return active.indices[entries], columns
+    return (first[entries] + columns,)
+
+
+def _num_pre(synapses):
+    if isinstance(synapses, CompressedRows):
+        return synapses.indptr.shape[0] - 1
+    return synapses.indices.shape[0]
+
+
+def _nearest_integer(x):
+    """Round to int32, ties to even, clipped; NaN becomes 0."""
+    x = jnp.round(x)
+    inside = jnp.abs(x) < 2.0**31
+    beyond = jnp.where(x > 0, _INT32.max, jnp.where(x < 0, _INT32.min, 0))
+    return jnp.where(inside, jnp.where(inside, x, 0).astype(jnp.int32), beyond)
+
+
+def _scaled(integers, synapses):
+    return integers.astype(jnp.float32) * 2.0**-synapses.fraction_bits
+
+
+def _integers_kernel(synapses, active, num_post):
+    fixed = isinstance(synapses, FixedFanOut)
+    sort_from = _sort_from(synapses, active, num_post)
+    words = _scratch_words(synapses, active, num_post, sort_from > 0)
+    results = [jax.ShapeDtypeStruct((size,), jnp.int32) for size in (num_post, words)]
+    # "expand_dims" and not "broadcast_all": a batch of active sets must not copy the synapses.
+    call = jax.ffi.ffi_call(backends.target(HANDLER), results, vmap_method="expand_dims")
+    sums, _ = call(
+        jnp.zeros(0, jnp.int32) if fixed else synapses.indptr,
+        synapses.indices,
+        jnp.zeros(0, bool) if synapses.weights is None else synapses.weights,
+        active.indices,
+        active.values.astype(jnp.float32),
+        active.count,
+        fixed_fan_out=fixed,
+        fraction_bits=synapses.fraction_bits,
+        sort_from=sort_from,
+    )
+    return sums
+
+
+def _sort_from(synapses, active, num_post):
+    """How many synapses the CUDA kernel sorts by target; 0 for never."""
+    few = _num_visits(synapses, active) < SORT_FROM_SYNAPSES or num_post < SORT_FROM_POST
+    return 0 if few or num_post > _MAX_SLICE * _MAX_SLICES else SORT_FROM_SYNAPSES
+
+
+def _scratch_words(synapses, active, num_post, may_sort):
+    """Scratch of the CUDA kernel, in words of 4 bytes; the CPU kernel leaves it alone."""
+    words = 0
+    if isinstance(synapses, CompressedRows):
+        words += 2 * (active.indices.shape[0] + _CHUNKS)  # synapses before each entry
+    if may_sort:
+        weighted = synapses.weights is not None
+        tile = _WEIGHTED_TILE if weighted else _UNIT_TILE
+        tiles = -(-min(_num_visits(synapses, active), _MAX_SORTED) // tile)
+        slice_size = _MIN_SLICE
+        while slice_size < _MAX_SLICE and num_post > _SLICES * slice_size:
+            slice_size *= 2
+        offsets = (tiles + _MAX_SORT_BLOCKS) * (-(-num_post // slice_size) + 1)
+        words += _MAX_SORT_BLOCKS + -(-offsets // 2) + (tiles + 1) * tile // 2
+        words += weighted * (tiles + 1) * tile
+    return words + 16 - words % 4  # each part starts at a multiple of 16 bytes
+
+
+def _integers(synapses, active, num_post, backend):
+    return backends.dispatch(
+        backend,
+        HANDLER,
+        synapses,
+        active,
+        reference=functools.partial(_integers_reference, num_post=num_post),
+        kernel=functools.partial(_integers_kernel, num_post=num_post),
+    )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6))
+def _propagate(synapses, weights, indices, values, count, num_post, backend):
+    synapses = synapses.replace(weights=weights)
+    integers = _integers(synapses, ActiveSet(indices, values, count), num_post, backend)
+    return _scaled(integers, synapses)
+
+
+def _forward(synapses, weights, indices, values, count, num_post, backend):
+    # References: inside a scan over steps that share their synapses, these are not stored again.
+    residuals = synapses, weights, indices, values, count
+    return _propagate(*residuals, num_post, backend), residuals
+
+
+def _backward(num_post, backend, residuals, received_bar):
+    synapses, weights, indices, values, count = residuals
+    active = ActiveSet(indices, values, count)
+    weights_bar = None
+    if weights is not None and weights.dtype == jnp.float32:
+        weights_bar = jnp.zeros(weights.shape, jnp.float32)
+
+    def pull_back(bars, entries, places, targets, weights, used):
+        values_bar, weights_bar = bars
+        used = used & (targets >= 0)
+        bar = jnp.where(
+            used, jnp.asarray(received_bar).at[targets].get(mode="fill", fill_value=0), 0
+        )
+        values_bar += _sums_by_entry(bar * weights, entries, values_bar.shape[0])
+        if weights_bar is not None:
+            # A place out of range is dropped.
+            places = (jnp.where(used, places[0], synapses.indices.shape[0]), *places[1:])
+            bar = bar * values.astype(jnp.float32)[entries]
+            weights_bar = weights_bar.at[places].set(bar, mode="drop")
+        return values_bar, weights_bar
+
+    bars = jnp.zeros(values.shape, jnp.float32), weights_bar
+    values_bar, weights_bar = _visit(synapses.replace(weights=weights), active, pull_back, bars)
+    return None, weights_bar, None, values_bar.astype(values.dtype), None
+
+
+# Outside the choice of backend: one gradient, so backends cannot disagree about it.
+_propagate.defvjp(_forward, _backward)
+
+
+def _sums_by_entry(terms, entries, num_entries):
+    """Sum the terms of equal, ascending `entries`, in one order: no atomics on floats."""
+    places = jnp.arange(terms.shape[0])
+
+    def join(level, sums):
+        # So far sums[i] covers the terms of its entry among the last 2^level up to i.
+        reach = 1 << level
+        same = (places >= reach) & (jnp.roll(entries, reach) == entries)
+        return sums + jnp.where(same, jnp.roll(sums, reach), 0)
+
+    sums = jax.lax.fori_loop(0, (terms.shape[0] - 1).bit_length(), join, terms)
+    is_last = jnp.append(entries[1:] != entries[:-1], True)
+    targets = jnp.where(is_last, entries, num_entries)
+    return jnp.zeros(num_entries, terms.dtype).at[targets].set(sums, mode="drop")
+
+
+def _check(synapses, backend):
+    backends.check(backend)
+    weights = synapses.weights
+    if weights is not None and weights.dtype not in (jnp.float32, jnp.uint8):
+        raise TypeError(f"weights must be float32 or uint8; got {weights.dtype}")
+
+
+def _parts(active):
+    return active.indices, active.values, active.count

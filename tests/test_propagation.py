@@ -1,0 +1,551 @@
+"""Sums over sparse synapses against exact integers, and the formats that hold the synapses."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import assert_same_bits, at, random_active, stacked
+from hypothesis import given, strategies as st
+from hypothesis.extra.numpy import arrays
+from jax.test_util import check_grads
+
+from brainjax import ops
+from brainjax.ops import backend as backends, propagation, sparse_rows
+from brainjax.ops.propagation import (
+    propagate_integers,
+    propagate_spikes,
+    propagate_spikes_reference,
+)
+from brainjax.ops.sparse_rows import choose_fraction_bits, compressed_rows, fixed_fan_out
+
+HAS_KERNEL = backends.default_platform() in backends.platforms_with(propagation.HANDLER)
+BACKENDS = ("reference", "auto", "kernel") if HAS_KERNEL else ("reference", "auto")
+each_backend = pytest.mark.parametrize("backend", BACKENDS)
+# (pre, post, fan_out): one synapse, whole vectors, a rest, rows longer than a warp, nothing.
+SHAPES = [(1, 1, 1), (40, 17, 4), (30, 9, 7), (12, 300, 129), (5, 3, 0)]
+each_shape = pytest.mark.parametrize("shape", SHAPES)
+each_layout = pytest.mark.parametrize("layout", ["compressed", "fixed"])
+each_kind = pytest.mark.parametrize("kind", ["unit", "uint8", "float32"])
+# Both sides of a slice that one block of the CUDA kernel adds up, and of the largest such slice.
+each_size = pytest.mark.parametrize("num_post", [1, 1_024, 1_025, 262_144, 262_145, 5_000_003])
+values_of_spikes = st.floats(-4, 4, width=32, allow_subnormal=False)
+INT32 = np.iinfo(np.int32)
+
+
+@functools.partial(jax.jit, static_argnames=("num_post", "backend"))
+def integers(synapses, active, num_post, backend):
+    return propagate_integers(synapses, active, num_post, backend=backend)
+
+
+@functools.partial(jax.jit, static_argnames=("num_post", "backend"))
+def propagate(synapses, active, num_post, backend):
+    return propagate_spikes(synapses, active, num_post, backend=backend)
+
+
+def drawn_weights(kind, shape, rng):
+    if kind == "unit":
+        return None
+    if kind == "uint8":
+        return rng.integers(0, 256, shape).astype(np.uint8)
+    return rng.standard_normal(shape).astype(np.float32)
+
+
+def drawn_synapses(layout, kind, shape, seed=0, **options):
+    """Random synapses, with repeated targets; rows of the compressed layout differ in length."""
+    num_pre, num_post, fan_out = shape
+    rng = np.random.default_rng(seed)
+    if layout == "fixed":
+        indices = rng.integers(0, num_post + 1, (num_pre, fan_out))  # num_post: no synapse
+        weights = drawn_weights(kind, indices.shape, rng)
+        return fixed_fan_out(indices, num_post, weights, **options)
+    lengths = rng.integers(0, 2 * fan_out + 1, num_pre) * rng.integers(0, 2, num_pre)
+    indptr = np.concatenate([[0], np.cumsum(lengths)])
+    indices = rng.integers(0, num_post, indptr[-1])
+    weights = drawn_weights(kind, indices.shape, rng)
+    return compressed_rows(indptr, indices, num_post, weights, **options)
+
+
+def rows_of(synapses):
+    """(targets, weights) of each presynaptic neuron."""
+    indices = np.asarray(synapses.indices)
+    weights = np.ones(indices.shape, np.float32)
+    if synapses.weights is not None:
+        weights = np.asarray(synapses.weights, np.float32)
+    if isinstance(synapses, sparse_rows.FixedFanOut):
+        return list(zip(indices, weights))
+    cuts = np.asarray(synapses.indptr)[1:-1]
+    return list(zip(np.split(indices, cuts), np.split(weights, cuts)))
+
+
+def expected_integers(synapses, active, num_post):
+    """The definition in 64-bit integers, which do not overflow here; wrapped to 32 at the end."""
+    rows, sums = rows_of(synapses), np.zeros(num_post, np.int64)
+    count = min(int(active.count), active.indices.shape[0])
+    gains = np.asarray(active.values, np.float32) * np.float32(2.0**synapses.fraction_bits)
+    for pre, gain in zip(np.asarray(active.indices)[: max(count, 0)], gains):
+        if 0 <= pre < len(rows):
+            targets, weights = rows[pre]
+            terms = np.clip(np.rint(gain * weights).astype(np.float64), INT32.min, INT32.max)
+            known = (targets >= 0) & (targets < num_post) & ~np.isnan(terms)
+            np.add.at(sums, targets[known], terms[known].astype(np.int64))
+    return sums.astype(np.uint32).view(np.int32)
+
+
+def matrix_of(synapses, num_post):
+    """The same synapses as dense float64 weights."""
+    dense = np.zeros((len(rows_of(synapses)), num_post + 1))
+    for row, (targets, weights) in zip(dense, rows_of(synapses)):
+        np.add.at(row, targets, weights)
+    return dense[:, :num_post]
+
+
+def drawn_set(num_pre, count, capacity, seed=1, **options):
+    return random_active(np.random.default_rng(seed), num_pre, count, capacity, **options)
+
+
+@each_backend
+@each_layout
+@each_kind
+@each_shape
+@given(data=st.data())
+def test_sums_are_exact(shape, kind, layout, backend, data):
+    num_pre, num_post, _ = shape
+    synapses = drawn_synapses(layout, kind, shape)
+    count = (num_pre + 1) // 2
+    active = drawn_set(num_pre, count, num_pre)
+    values = data.draw(arrays(np.float32, num_pre, elements=values_of_spikes))
+    active = active.replace(values=jnp.asarray(values))
+    expected = expected_integers(synapses, active, num_post)
+    assert_same_bits(integers(synapses, active, num_post, backend), expected)
+    scaled = (expected.astype(np.float32) * np.float32(2.0**-synapses.fraction_bits)) + 0
+    assert_same_bits(propagate(synapses, active, num_post, backend), scaled)
+
+
+@each_backend
+@each_layout
+@pytest.mark.parametrize("kind", ["unit", "uint8"])
+def test_spikes_over_integer_weights_are_counted(layout, kind, backend):
+    """Value 1 over weights of 1 and over uint8: integers, with and without fraction bits."""
+    shape = (40, 17, 4)
+    active = drawn_set(40, 25, 40)
+    for options in ({}, {"fraction_bits": 0}):
+        synapses = drawn_synapses(layout, kind, shape, **options)
+        received = propagate(synapses, active, 17, backend)
+        listed = np.asarray(active.indices)[:25]
+        assert_same_bits(received, matrix_of(synapses, 17)[listed].sum(0).astype(np.float32))
+    assert_same_bits(integers(synapses, active, 17, backend), received.astype(jnp.int32))
+
+
+@each_backend
+@each_layout
+@pytest.mark.parametrize("count", [-5, 0, 1, 30, 31, 1_000])
+def test_count_may_be_anything(layout, count, backend):
+    synapses = drawn_synapses(layout, "float32", (30, 9, 7))
+    active = drawn_set(30, 30, 31).replace(count=jnp.asarray(count, jnp.int32))
+    expected = expected_integers(synapses, active, 9)
+    assert_same_bits(integers(synapses, active, 9, backend), expected)
+
+
+@each_backend
+@each_layout
+def test_ids_that_name_nobody_are_skipped(layout, backend):
+    synapses = drawn_synapses(layout, "float32", (30, 9, 7))
+    far = np.array([-1, 9, 10, INT32.max, INT32.min], np.int32)
+    targets = np.asarray(synapses.indices).copy()
+    targets.reshape(-1)[::3][: 5 * (targets.size // 15)] = np.tile(far, targets.size // 15)
+    synapses = synapses.replace(indices=jnp.asarray(targets))
+    active = drawn_set(30, 20, 25)
+    stray = active.indices.at[jnp.array([0, 3, 7, 9])].set(
+        jnp.array([-1, 30, INT32.max, INT32.min], jnp.int32)
+    )
+    active = active.replace(indices=stray)
+    expected = expected_integers(synapses, active, 9)
+    assert_same_bits(integers(synapses, active, 9, backend), expected)
+
+
+@each_backend
+def test_a_damaged_indptr_reads_no_foreign_memory(backend):
+    synapses = compressed_rows([0, 2, 4, 6], [0, 1, 2, 0, 1, 2], 3, fraction_bits=0)
+    damaged = synapses.replace(indptr=jnp.array([-7, 2, INT32.max, 1], jnp.int32))
+    active = ops.active_set.from_indices([0, 1, 2], 3)
+    # Rows are cut to the synapses that exist: [0, 2), [2, 6) and none.
+    assert_same_bits(integers(damaged, active, 3, backend), np.array([2, 2, 2], np.int32))
+
+
+@each_backend
+@each_layout
+def test_order_of_synapses_changes_no_bit(layout, backend):
+    shape, active = (12, 300, 129), drawn_set(12, 9, 12, graded=True)
+    synapses = drawn_synapses(layout, "float32", shape)
+    rng = np.random.default_rng(5)
+    rows = [
+        (t[order], w[order]) for t, w in rows_of(synapses) for order in [rng.permutation(t.size)]
+    ]
+    targets, weights = (jnp.concatenate(part) for part in zip(*rows))
+    shuffled = synapses.replace(
+        indices=targets.reshape(synapses.indices.shape),
+        weights=weights.reshape(synapses.indices.shape),
+    )
+    expected = propagate(synapses, active, 300, backend)
+    assert_same_bits(propagate(shuffled, active, 300, backend), expected)
+
+
+@each_backend
+def test_contributions_are_rounded_to_even_and_clipped(backend):
+    weights = np.array([0.5, 1.5, -2.5, 2.4999, np.nan, np.inf, -np.inf, 3e9, -3e9], np.float32)
+    synapses = compressed_rows([0, 9], np.arange(9), 9, weights, fraction_bits=0)
+    active = ops.active_set.from_indices([0], 1)
+    expected = [0, 2, -2, 2, 0, INT32.max, INT32.min, INT32.max, INT32.min]
+    assert_same_bits(integers(synapses, active, 9, backend), np.array(expected, np.int32))
+
+
+@each_backend
+def test_sums_beyond_int32_wrap_around(backend):
+    weights = np.full((3, 4), 2.0**30, np.float32)
+    synapses = fixed_fan_out(np.zeros((3, 4), int), 1, weights, fraction_bits=0)
+    active = ops.active_set.from_indices([0, 1, 2], 3)
+    assert_same_bits(integers(synapses, active, 1, backend), np.array([0], np.int32))
+    two = active.replace(count=jnp.asarray(2, jnp.int32)).replace(values=jnp.array([1.0, 0.5, 0.0]))
+    assert_same_bits(integers(synapses, two, 1, backend), np.array([-(2**31)], np.int32))
+
+
+def batch_of(layout, kind, size):
+    """Networks and active sets of equal shapes."""
+    shape = (30, 9, 7)
+    networks = [drawn_synapses(layout, kind, shape, seed, fraction_bits=12) for seed in range(size)]
+    if layout == "compressed":
+        longest = max(network.indices.size for network in networks)
+        networks = [
+            network.replace(
+                indices=jnp.pad(network.indices, (0, longest - network.indices.size)),
+                weights=None
+                if network.weights is None
+                else jnp.pad(network.weights, (0, longest - network.weights.size)),
+            )
+            for network in networks
+        ]
+    sets = [drawn_set(30, 4 * seed, 30, seed, graded=True) for seed in range(size)]
+    return networks, sets
+
+
+@each_backend
+@each_layout
+@each_kind
+@pytest.mark.parametrize("axes", [(0, 0), (None, 0), (0, None)])
+def test_batch_is_a_loop(layout, kind, axes, backend):
+    networks, sets = batch_of(layout, kind, 4)
+    operands = [
+        stacked(part) if axis == 0 else part[3] for part, axis in zip((networks, sets), axes)
+    ]
+    call = functools.partial(propagate, num_post=9, backend=backend)
+    alone = [
+        call(*(at(part, i) if axis == 0 else part for part, axis in zip(operands, axes)))
+        for i in range(4)
+    ]
+    assert_same_bits(jax.jit(jax.vmap(call, axes))(*operands), stacked(alone))
+
+
+@each_backend
+@each_layout
+def test_nested_batch_is_a_loop(layout, backend):
+    """Sets in the outer batch, networks in the inner one."""
+    networks, sets = batch_of(layout, "float32", 3)
+    call = functools.partial(propagate, num_post=9, backend=backend)
+    nested = jax.vmap(jax.vmap(call, (0, None)), (None, 0))(stacked(networks), stacked(sets))
+    alone = [stacked([call(network, each) for network in networks]) for each in sets]
+    assert_same_bits(nested, stacked(alone))
+
+
+@each_backend
+def test_a_scan_is_a_loop(backend):
+    networks, sets = batch_of("fixed", "float32", 4)
+    _, scanned = jax.lax.scan(
+        lambda carry, active: (carry, propagate(networks[0], active, 9, backend)), 0, stacked(sets)
+    )
+    assert_same_bits(scanned, stacked([propagate(networks[0], each, 9, backend) for each in sets]))
+
+
+def dense_gradient(synapses, active, num_post, bars):
+    """Of the sum without rounding, over values and weights, in float64."""
+    values_bar = np.zeros(active.values.shape)
+    weights_bar = [np.zeros(targets.size) for targets, _ in rows_of(synapses)]
+    bars = np.append(np.asarray(bars, np.float64), 0)
+    for place in range(int(active.count)):
+        pre = int(active.indices[place])
+        targets, weights = rows_of(synapses)[pre]
+        values_bar[place] = (bars[targets] * weights).sum()
+        weights_bar[pre] = bars[targets] * float(active.values[place])
+    return values_bar, np.concatenate(weights_bar).reshape(synapses.indices.shape)
+
+
+@each_layout
+@each_kind
+@each_shape
+def test_gradient_is_that_of_the_sum_without_rounding(shape, kind, layout):
+    num_pre, num_post, _ = shape
+    synapses = drawn_synapses(layout, kind, shape)
+    active = drawn_set(num_pre, (num_pre + 1) // 2, num_pre, graded=True)
+    bars = jnp.asarray(np.random.default_rng(3).standard_normal(num_post), jnp.float32)
+
+    def loss(values, weights):
+        network = synapses if weights is None else synapses.replace(weights=weights)
+        return propagate(network, active.replace(values=values), num_post, "auto") @ bars
+
+    values_bar, weights_bar = dense_gradient(synapses, active, num_post, bars)
+    terms = max((targets.size for targets, _ in rows_of(synapses)), default=0)
+    bound = (terms + 2) * np.finfo(np.float32).eps
+    weights = synapses.weights if kind == "float32" else None
+    actual = jax.jit(jax.grad(loss, (0, 1)))(active.values, weights)
+    largest = np.abs(matrix_of(synapses, num_post)).sum(1).max() * np.abs(bars).max()
+    np.testing.assert_allclose(actual[0], values_bar, rtol=0, atol=bound * largest)
+    if kind == "float32":
+        # One product, rounded once.
+        np.testing.assert_allclose(actual[1], weights_bar, rtol=2.0**-23, atol=0)
+
+
+@each_layout
+def test_gradient_is_a_difference(layout):
+    """Finite differences of steps that are large beside 2^-fraction_bits."""
+    synapses = drawn_synapses(layout, "float32", (30, 9, 7), fraction_bits=22)
+    active = drawn_set(30, 12, 15, graded=True)
+
+    def received(values, weights):
+        network = synapses.replace(weights=weights)
+        return propagate_spikes(network, active.replace(values=values), 9)
+
+    operands = active.values, synapses.weights
+    check_grads(received, operands, order=1, modes=["rev"], eps=1e-2, atol=2e-2, rtol=2e-2)
+
+
+@each_backend
+@each_layout
+def test_gradient_is_silent_for_padding(layout, backend):
+    synapses = drawn_synapses(layout, "float32", (30, 9, 7))
+    active = drawn_set(30, 4, 9).replace(values=jnp.full(9, 3.0))
+
+    def total(values, weights):
+        network = synapses.replace(weights=weights)
+        return propagate(network, active.replace(values=values), 9, backend).sum()
+
+    values_bar, weights_bar = jax.grad(total, (0, 1))(active.values, synapses.weights)
+    assert not np.asarray(values_bar[4:]).any()
+    unlisted = np.setdiff1d(np.arange(30), np.asarray(active.indices[:4]))
+    rows = rows_of(synapses.replace(weights=weights_bar))
+    assert not any(rows[pre][1].any() for pre in unlisted)
+
+
+@each_layout
+def test_gradient_of_a_batch_is_a_batch_of_gradients(layout):
+    networks, sets = batch_of(layout, "float32", 3)
+    bars = jnp.arange(9.0) - 4
+
+    def loss(values, weights, active):
+        network = networks[0].replace(weights=weights)
+        return propagate(network, active.replace(values=values), 9, "auto") @ bars
+
+    gradient = jax.jit(jax.grad(loss, (0, 1)))
+    many, weights = stacked(sets), networks[0].weights
+    together = jax.jit(jax.vmap(gradient, (0, None, 0)))(many.values, weights, many)
+    assert_same_bits(together, stacked([gradient(each.values, weights, each) for each in sets]))
+
+
+@each_layout
+@each_kind
+def test_shapes_are_known_without_running(layout, kind):
+    synapses, active = drawn_synapses(layout, kind, (30, 9, 7)), drawn_set(30, 3, 5)
+    for call, dtype in ((propagate_spikes, jnp.float32), (propagate_integers, jnp.int32)):
+        shape = jax.eval_shape(functools.partial(call, num_post=9), synapses, active)
+        assert (shape.shape, shape.dtype) == ((9,), dtype)
+
+
+def test_gradient_of_a_scan_stores_no_synapses():
+    """Steps that share their synapses keep a reference to them, not a copy each."""
+    steps, synapses = 64, drawn_synapses("fixed", "float32", (500, 400, 100))
+
+    def loss(values, weights):
+        def step(carry, value):
+            active = ops.active_set.from_indices([1, 2], 500).replace(values=value)
+            network = synapses.replace(weights=weights)
+            return carry + propagate_spikes(network, active, 400).sum(), None
+
+        return jax.lax.scan(step, 0.0, values)[0]
+
+    arguments = jnp.ones((steps, 2)), synapses.weights
+    compiled = jax.jit(jax.grad(loss, (0, 1))).lower(*arguments).compile()
+    synapse_bytes = synapses.weights.nbytes
+    assert compiled.memory_analysis().temp_size_in_bytes < 8 * synapse_bytes  # not 64
+
+
+@each_layout
+@each_kind
+@pytest.mark.parametrize("largest_value", [1.0, 255.0, 0.01])
+def test_chosen_bits_cannot_overflow(layout, kind, largest_value):
+    """Everybody sends the largest value, all weights turned positive: the largest sum there is."""
+    shape = (40, 17, 4)
+    synapses = drawn_synapses(layout, kind, shape)
+    if kind == "float32":
+        synapses = synapses.replace(weights=jnp.abs(synapses.weights))
+    bits = choose_fraction_bits(synapses, 17, largest_value=largest_value)
+    active = ops.active_set.from_indices(np.arange(40), 40)
+    active = active.replace(values=jnp.full(40, largest_value, jnp.float32))
+    real = matrix_of(synapses, 17).sum(0) * np.float64(np.float32(largest_value))
+
+    def error(bits):
+        network = synapses.replace(fraction_bits=bits)
+        sums = np.asarray(propagate_integers(network, active, 17), np.float64)
+        return np.abs(sums * 2.0**-bits - real).max()
+
+    assert error(bits) < real.max() * 1e-6
+    assert error(bits + 1) > real.max()  # one bit more and the largest sum wraps around
+
+
+def test_chosen_bits_leave_room_for_plasticity():
+    synapses = drawn_synapses("fixed", "float32", (40, 17, 4))
+    bits = choose_fraction_bits(synapses, 17, largest_weight=100.0)
+    grown = synapses.replace(weights=jnp.full_like(synapses.weights, 100.0), fraction_bits=bits)
+    active = ops.active_set.from_indices(np.arange(40), 40)
+    received = propagate_spikes(grown, active, 17)
+    np.testing.assert_allclose(received, matrix_of(grown, 17).sum(0), rtol=1e-6)
+
+
+def test_bits_of_nothing_and_of_extremes():
+    def bits_of(weight, **limits):
+        synapses = fixed_fan_out([[0]], 1, np.array([[weight]], np.float32), fraction_bits=0)
+        return choose_fraction_bits(synapses, 1, **limits)
+
+    assert bits_of(0.0) == 0
+    assert bits_of(2.0**-100) == sparse_rows.MAX_FRACTION_BITS
+    assert bits_of(1.0, largest_weight=0.0) == 0
+    assert bits_of(2.0**60) == -30  # 2^30 and the half of one rounding fit, 2^31 does not
+    with pytest.raises(ValueError, match="at most 2"):
+        bits_of(3e38, largest_value=1e10)
+    with pytest.raises(ValueError, match="must be finite"):
+        bits_of(np.nan)
+    with pytest.raises(ValueError, match="largest_value must be finite and at least 0; got -1"):
+        bits_of(1.0, largest_value=-1.0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (([1, 2], [0, 0], 3), ValueError, r"indptr must be a list that starts with 0; got \[1\]"),
+        (([0, 3], [0, 0], 3), ValueError, "indptr must end with the 2 synapses; got 3"),
+        (([0, 2, 1, 2], [0, 0], 3), ValueError, "indptr must not decrease; got 2 before 1"),
+        (([0, 2], [0, 3], 3), ValueError, r"indices must be in 0..2; got 0 to 3"),
+        (([0, 2], [-1, 1], 3), ValueError, r"indices must be in 0..2; got -1 to 1"),
+        (([0, 2], [0.5, 1.0], 3), TypeError, "indices must be integers; got float64"),
+        (([0, 2], [[0, 1]], 3), ValueError, "indices must be a list"),
+        (([0, 2], [0, 1], 3, np.ones(3, np.float32)), ValueError, "weights must have the shape"),
+        (([0, 2], [0, 1], 3, np.ones(2, np.int32)), TypeError, "float32 or uint8; got int32"),
+    ],
+)
+def test_wrong_compressed_rows_are_refused(arguments, error, message):
+    with pytest.raises(error, match=message):
+        compressed_rows(*arguments)
+
+
+def test_wrong_fixed_fan_out_is_refused():
+    with pytest.raises(ValueError, match=r"indices must be \[pre, fan_out\]; got shape \(2,\)"):
+        fixed_fan_out([0, 1], 3)
+    with pytest.raises(ValueError, match=r"indices must be in 0..3; got 0 to 4"):
+        fixed_fan_out([[0, 4]], 3)
+    with pytest.raises(ValueError, match=r"fraction_bits must be in -100..100; got 101"):
+        fixed_fan_out([[0, 1]], 3, fraction_bits=101)
+    with pytest.raises(ValueError, match="weights onto a neuron must be finite"):
+        fixed_fan_out([[0, 1]], 3, np.array([[1, np.inf]], np.float32))
+
+
+def test_weights_of_another_type_are_refused():
+    synapses = fixed_fan_out([[0, 1]], 3, np.ones((1, 2), np.float32))
+    half = synapses.replace(weights=synapses.weights.astype(jnp.bfloat16))
+    with pytest.raises(TypeError, match="float32 or uint8; got bfloat16"):
+        propagate_spikes(half, ops.active_set.from_indices([0], 1), 3)
+
+
+def test_rows_are_padded_to_whole_vectors():
+    synapses = fixed_fan_out([[0, 1, 2, 0, 1]], 3, np.full((1, 5), 7, np.uint8))
+    assert_same_bits(synapses.indices, np.array([[0, 1, 2, 0, 1, 3, 3, 3]], np.int32))
+    assert_same_bits(synapses.weights, np.array([[7, 7, 7, 7, 7, 0, 0, 0]], np.uint8))
+
+
+def test_reference_is_public():
+    synapses = drawn_synapses("fixed", "float32", (30, 9, 7))
+    active = drawn_set(30, 12, 15, graded=True)
+    expected = propagate_spikes_reference(synapses, active, 9)
+    assert_same_bits(propagate(synapses, active, 9, "auto"), expected)
+
+
+@each_layout
+@each_kind
+def test_lowers_for_cuda_without_a_gpu(layout, kind, monkeypatch):
+    """The shape of the call, scratch included, on both ways through the kernel."""
+    synapses = drawn_synapses(layout, kind, (30, 9, 7))
+    active = drawn_set(30, 12, 15)
+    for many in (propagation.SORT_FROM_POST, 0):
+        monkeypatch.setattr(propagation, "SORT_FROM_POST", many)
+        monkeypatch.setattr(propagation, "SORT_FROM_SYNAPSES", 1)
+        call = functools.partial(propagation._integers_kernel, num_post=9)
+        lowered = jax.jit(call).trace(synapses, active).lower(lowering_platforms=("cuda",))
+        assert "sort_from = 1" in lowered.as_text() or many
+
+
+def on_gpu(call, *operands):
+    """Call on the GPU, with results in memory that holds something else."""
+    gpu = jax.devices("gpu")[0]
+    poison = [jnp.full(1 << 26, 0x5A5A5A5A, device=gpu) for _ in range(4)]
+    jax.block_until_ready(poison)
+    del poison
+    return call(*jax.device_put(operands, gpu))
+
+
+@pytest.mark.gpu
+@each_layout
+@each_kind
+@each_size
+@pytest.mark.parametrize("sort", [False, True])
+def test_gpu_sums_are_exact(layout, kind, num_post, sort, monkeypatch):
+    """Both ways through the kernel; few, many and all neurons, spikes and graded values."""
+    monkeypatch.setattr(propagation, "SORT_FROM_POST", 0 if sort else 2**31)
+    monkeypatch.setattr(propagation, "SORT_FROM_SYNAPSES", 1)
+    synapses = drawn_synapses(layout, kind, (3_000, num_post, 101), fraction_bits=14)
+    call = jax.jit(functools.partial(propagate_integers, num_post=num_post, backend="kernel"))
+    for count, graded in ((0, False), (7, True), (1_500, False), (3_000, True)):
+        active = drawn_set(3_000, count, 3_000, graded=graded)
+        expected = expected_integers(synapses, active, num_post)
+        assert_same_bits(on_gpu(call, synapses, active), expected)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("sort", [False, True])
+def test_gpu_divides_rows_of_any_length(sort, monkeypatch):
+    """One row of a million synapses beside many of a few; more synapses than one round sorts."""
+    monkeypatch.setattr(propagation, "SORT_FROM_POST", 0 if sort else 2**31)
+    num_pre, num_post = 100_000, 400_000
+    rng = np.random.default_rng(8)
+    lengths = np.minimum((rng.pareto(1.0, num_pre) * 30).astype(np.int64), 1_000_000)
+    lengths[num_pre // 2] = 1_000_000
+    indptr = np.concatenate([[0], np.cumsum(lengths)])
+    indices = rng.integers(0, num_post, indptr[-1])
+    synapses = compressed_rows(indptr, indices, num_post, fraction_bits=0)
+    call = jax.jit(functools.partial(propagate_integers, num_post=num_post, backend="kernel"))
+    for count in (num_pre, num_pre // 3):
+        active = drawn_set(num_pre, count, num_pre)
+        listed = np.zeros(num_pre, bool)
+        listed[np.asarray(active.indices[:count])] = True
+        expected = np.bincount(indices[np.repeat(listed, lengths)], minlength=num_post)
+        assert_same_bits(on_gpu(call, synapses, active), expected.astype(np.int32))
+
+
+@pytest.mark.gpu
+@each_layout
+@pytest.mark.parametrize("sort", [False, True])
+def test_gpu_batch_is_a_loop(layout, sort, monkeypatch):
+    monkeypatch.setattr(propagation, "SORT_FROM_POST", 0 if sort else 2**31)
+    monkeypatch.setattr(propagation, "SORT_FROM_SYNAPSES", 1)
+    networks, sets = batch_of(layout, "float32", 3)
+    call = functools.partial(propagate_integers, num_post=9, backend="kernel")
+    nested = jax.jit(jax.vmap(jax.vmap(call, (0, None)), (None, 0)))
+    alone = [[expected_integers(network, each, 9) for network in networks] for each in sets]
+    assert_same_bits(on_gpu(nested, stacked(networks), stacked(sets)), np.array(alone))
