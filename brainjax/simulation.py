@@ -16,6 +16,11 @@ Step = Callable[[Any, PyTree, PyTree, PyTree], PyTree]  # (config, params, state
 Record = Callable[[PyTree], PyTree]
 Axes = tuple[PyTree, PyTree, PyTree]  # of params, state and drive, as for vmap
 
+# Starting an iteration of a loop takes a GPU as long as a step of a small brain, so that one
+# iteration holds several steps: up to this many, and no more than so many lines of program.
+_GPU_UNROLL = 16
+_MAX_UNROLLED_LINES = 32_000
+
 
 def simulate(
     step: Step,
@@ -108,16 +113,25 @@ def rollout(
     Returns:
         The final state, and the records stacked along a leading axis of steps.
 
-    Determinism: as the step's.
+    Determinism: as the step's. How many steps an iteration of the loop holds depends on the
+        platform and changes no bit.
     """
 
     def advance(state, drive_now):
         state = step(config, params, state, drive if num_steps is not None else drive_now)
         return state, None if record is None else record(state)
 
-    if num_steps is not None:
-        return jax.lax.scan(advance, state, length=num_steps)
-    return jax.lax.scan(advance, state, drive)
+    each = None if num_steps is not None else drive
+    return jax.lax.scan(advance, state, each, num_steps, unroll=_unroll(advance, state, each))
+
+
+def _unroll(advance, state, drives):
+    """How many steps one iteration of the compiled loop takes."""
+    if ops.backend.default_platform() != "cuda":
+        return 1
+    first = jax.tree.map(lambda leaf: leaf[0], drives)
+    lines = str(jax.make_jaxpr(advance)(state, first)).count("\n") + 1
+    return max(1, min(_GPU_UNROLL, _MAX_UNROLLED_LINES // lines))
 
 
 @functools.partial(

@@ -8,9 +8,16 @@ import numpy as np
 import pytest
 
 from brainjax import ops
-from brainjax.ops import accumulation, backend as backends, potentiation, selection
+from brainjax.ops import accumulation, backend as backends, potentiation, propagation, selection
+from brainjax.ops.assembly_core import HANDLER as ASSEMBLY_CORE
 
-HANDLERS = (accumulation.HANDLER, selection.HANDLER, potentiation.HANDLER)
+HANDLERS = (
+    accumulation.HANDLER,
+    selection.HANDLER,
+    potentiation.HANDLER,
+    propagation.HANDLER,
+    ASSEMBLY_CORE,
+)
 
 
 def has_kernels() -> bool:

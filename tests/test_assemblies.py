@@ -590,7 +590,7 @@ def test_synapses_that_do_not_fit_are_an_error():
 
 def test_a_beta_that_bfloat16_loses_is_an_error():
     config = anatomy(dtype="bfloat16")
-    with pytest.raises(ValueError, match=r"beta must be 0 or at least 0\.0039.*; got 0\.001"):
+    with pytest.raises(ValueError, match=r"beta must be 0, above 2\*\*-8.*; got 0\.001"):
         start(config, assemblies.Params(beta=0.001))
 
 

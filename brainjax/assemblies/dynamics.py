@@ -1,22 +1,17 @@
 """One round of an assembly brain: accumulate, select, potentiate."""
 
 import dataclasses
-import functools
 from typing import no_type_check
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import struct
-from jax.core import Tracer
 from jaxtyping import Array, Float, Int32
 
-from brainjax import connectivity, ops, plasticity
+from brainjax import connectivity, ops
 from brainjax.assemblies.anatomy import Config, Drive, Stimulus
+from brainjax.ops import potentiation
 from brainjax.validation import require
-
-# A smaller relative increase is lost when a bfloat16 weight is rounded.
-_SMALLEST_BFLOAT16_BETA = 2.0**-8
 
 
 @no_type_check  # transformations build it from batched and placeholder leaves
@@ -63,7 +58,7 @@ def init(config: Config, params: Params, key: Array) -> State:
     Cost: one random number for each possible synapse.
     Determinism: the same key gives the same brain on every platform, alone and batched.
     """
-    _check_beta(config, params.beta)
+    potentiation.check_beta(params.beta, config.dtype)
     if params.synapses is None:
         connectivity.check_fits(config.weight_bytes, f"{len(config.fibers)} fibers {config.dtype}")
         synapses = {
@@ -106,23 +101,12 @@ def step(config: Config, params: Params, state: State, drive: Drive) -> State:
     """
     is_open = _open_fibers(config, drive)
     senders = _senders(config, state, drive)
-    sent = {
-        fiber.name: ops.active_set.gate(senders[fiber.source], is_open[fiber.name])
-        for fiber in config.fibers
-    }
-
-    inputs = {area.name: _accumulate(config, state, sent, area) for area in config.areas}
-
-    winners = {
-        area.name: _select(config, params, state, drive, is_open, inputs[area.name], area)
-        for area in config.areas
-    }
-
-    synapses = {
-        fiber.name: _learn(config, params, state, drive, sent, winners, fiber)
-        for fiber in config.fibers
-    }
-
+    winners, inputs, synapses = {}, {}, {}
+    for area in config.areas:
+        winners[area.name], inputs[area.name], learned = _advance(
+            config, params, state, drive, is_open, senders, area
+        )
+        synapses |= learned
     return dataclasses.replace(
         state, winners=winners, inputs=inputs, synapses=synapses, round=state.round + 1
     )
@@ -149,60 +133,43 @@ def _senders(config, state, drive):
     return {**state.winners, **{s.name: block for s in config.stimuli}, **drive.inputs}
 
 
-def _fibers_into(config, area):
-    return [fiber.name for fiber in config.fibers if fiber.target == area.name]
-
-
-def _accumulate(config, state, sent, area):
-    """What each neuron of the area receives, fiber by fiber in the order of the Config."""
-    received = [
-        connectivity.accumulate(state.synapses[name], sent[name], config.backend)
-        for name in _fibers_into(config, area)
-    ]
-    return sum(received, start=jnp.zeros(area.n, jnp.float32))
-
-
-def _select(config, params, state, drive, is_open, inputs, area):
-    """Who fires in the area: the old winners where it is fixed or no target, else the k best."""
-    targeted = functools.reduce(
-        jnp.logical_or, (is_open[name] for name in _fibers_into(config, area)), jnp.asarray(False)
-    )
-    chooses = targeted & ~drive.fixed[config.area_names.index(area.name)]
-    chosen = ops.select_winners(
-        inputs,
+def _advance(config, params, state, drive, is_open, senders, area):
+    """One area and the fibers into it: who fires, what each neuron receives, and the synapses."""
+    winners = state.winners[area.name]
+    fibers = {i: fiber for i, fiber in enumerate(config.fibers) if fiber.target == area.name}
+    if not fibers:
+        return winners, jnp.zeros(area.n, jnp.float32), {}
+    weights, inputs, winners = ops.assembly_core(
+        [state.synapses[fiber.name].weights for fiber in fibers.values()],
+        [senders[fiber.source] for fiber in fibers.values()],
+        winners,
         area.k,
-        firing=chooses,
-        runners_up=area.runners_up,
+        is_open=jnp.stack([is_open[fiber.name] for fiber in fibers.values()]),
+        is_plastic=jnp.stack([drive.plastic[i] for i in fibers]),
+        is_fixed=drive.fixed[config.area_names.index(area.name)],
+        beta=jnp.stack([_of_fiber(config, params.beta, i) for i in fibers]),
+        w_max=jnp.stack([_largest_weight(config, params, i) for i in fibers]),
+        last_inputs=state.inputs[area.name],
         temperature=params.temperature,
         softened=config.softened,
         backend=config.backend,
     )
-    received = inputs.at[chosen.indices].get(mode="fill", fill_value=0)
-    silent = ops.active_set.empty(area.n, area.capacity)
-    new = _either(jnp.any(received != 0), chosen, silent)
-    return _either(chooses, new, state.winners[area.name])
+    synapses = {
+        fiber.name: connectivity.Dense(matrix) for fiber, matrix in zip(fibers.values(), weights)
+    }
+    for i, fiber in fibers.items():
+        if fiber.normalise:
+            learned = is_open[fiber.name] & drive.plastic[i] & (senders[fiber.source].count > 0)
+            synapses[fiber.name] = connectivity.normalise_onto(
+                synapses[fiber.name], ops.active_set.gate(winners, learned), config.backend
+            )
+    return winners, inputs, synapses
 
 
-def _either(condition, one, other):
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), one, other)
-
-
-def _learn(config, params, state, drive, sent, winners, fiber):
-    """The fiber after this round: only what carried spikes to winners changes."""
-    index = config.fiber_names.index(fiber.name)
-    plastic = drive.plastic[index]
-    carried = sent[fiber.name].count > 0
-    # The total of a stimulus block is not a single synapse: no limit applies to it.
-    w_max = _of_fiber(config, params.w_max, index)
-    return plasticity.hebbian(
-        state.synapses[fiber.name],
-        ops.active_set.gate(sent[fiber.name], plastic),
-        ops.active_set.gate(winners[fiber.target], plastic & carried),
-        beta=_of_fiber(config, params.beta, index),
-        w_max=jnp.inf if isinstance(config.source(fiber.source), Stimulus) else w_max,
-        normalise=fiber.normalise,
-        backend=config.backend,
-    )
+def _largest_weight(config, params, index):
+    """The limit of a fiber's synapses; a stimulus has none, as its weights are totals of many."""
+    is_stimulus = isinstance(config.source(config.fibers[index].source), Stimulus)
+    return jnp.float32(jnp.inf) if is_stimulus else _of_fiber(config, params.w_max, index)
 
 
 def _of_fiber(config, numbers, index):
@@ -215,18 +182,6 @@ def _draw(config, fiber, key):
     draw = connectivity.random_block if isinstance(source, Stimulus) else connectivity.random
     synapses = draw(key, source.n, num_post, fiber.probability, dtype=config.dtype)
     return connectivity.normalise(synapses, config.backend) if fiber.normalise else synapses
-
-
-def _check_beta(config, beta):
-    if config.dtype != "bfloat16" or isinstance(beta, Tracer):
-        return
-    beta = np.asarray(beta)
-    lost = (beta != 0) & (np.abs(beta) < _SMALLEST_BFLOAT16_BETA)
-    if lost.any():
-        raise ValueError(
-            f"beta must be 0 or at least {_SMALLEST_BFLOAT16_BETA:.4f} for bfloat16 weights, "
-            f"which do not move otherwise; got {beta[lost].min():g}"
-        )
 
 
 def _check_synapses(config, synapses):

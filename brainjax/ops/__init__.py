@@ -6,13 +6,29 @@ from brainjax.ops.accumulation import (
     accumulate_rows_reference as accumulate_rows_reference,
 )
 from brainjax.ops.active_set import ActiveSet as ActiveSet
+from brainjax.ops.assembly_core import (
+    assembly_core as assembly_core,
+    assembly_core_reference as assembly_core_reference,
+)
 from brainjax.ops.backend import Backend as Backend
 from brainjax.ops.potentiation import (
     potentiate as potentiate,
     potentiate_reference as potentiate_reference,
 )
+from brainjax.ops.propagation import (
+    propagate_integers as propagate_integers,
+    propagate_spikes as propagate_spikes,
+    propagate_spikes_reference as propagate_spikes_reference,
+)
 from brainjax.ops.selection import (
     select_winners as select_winners,
     select_winners_reference as select_winners_reference,
     soft_winners as soft_winners,
+)
+from brainjax.ops.sparse_rows import (
+    CompressedRows as CompressedRows,
+    FixedFanOut as FixedFanOut,
+    choose_fraction_bits as choose_fraction_bits,
+    compressed_rows as compressed_rows,
+    fixed_fan_out as fixed_fan_out,
 )

@@ -1,0 +1,268 @@
+// Who fires in an area whose inputs lie in the shared memory of a team of blocks, each a strip.
+//
+// Each block posts its keys that are likely to win: those that the guess lets pass, a little below
+// the smallest input of a winner of the last round. After one barrier every block finds the same
+// threshold among what all posted. Where the guess was wrong, or one block has too many of the
+// winners, the team selects from all keys.
+#ifndef BRAINJAX_AREA_CHOICE_CUH_
+#define BRAINJAX_AREA_CHOICE_CUH_
+
+#include <cstdint>
+
+#include "area_strip.cuh"
+#include "assembly_core.h"
+#include "team_select.cuh"
+
+namespace brainjax {
+
+constexpr uint32_t kZeroKey = 0x80000000u;  // of +0: no sum of inputs is -0
+
+// A post is one line of memory: up to 31 keys in ascending order of their neurons, and their number.
+constexpr int kPostWords = 32;
+constexpr uint32_t kPostKeys = kPostWords - 1;
+// Share of a guessed input by which it is lowered: 1 to 2 in 2^kGuessBits.
+constexpr int kGuessBits = 5;
+
+// What the blocks of a team tell each other about one brain, in scratch memory.
+struct AreaScratch {
+  uint32_t* posts;
+  TeamScratch select;
+
+  __device__ AreaScratch(const AreaRound& round, int64_t b, int team)
+      : posts(round.scratch + b * round.scratch_size),
+        select(posts + team * kPostWords, round.list_capacity) {}
+};
+
+// What a block keeps in shared memory while it chooses. Keys that were posted are candidates.
+template <int kThreads>
+struct ChoiceSpace {
+  static constexpr uint32_t kRanked = kThreads / 2;  // candidates up to here are ranked directly
+  uint32_t own_keys[kPostKeys];                      // what this block has posted
+  int32_t own_columns[kPostKeys];
+  uint32_t num_own, num_candidates;
+  Threshold threshold;
+  uint32_t of_warps[32];
+  BlockSelectSpace<kThreads> select;
+};
+
+// Posts the keys of this block that reach the guess.
+template <int kThreads>
+__device__ void PostCandidates(const uint32_t* keys, int width, uint32_t guess, uint32_t* post,
+                               ChoiceSpace<kThreads>& space) {
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  uint32_t posted = 0;
+  for (int first = 0; first < width; first += kThreads) {
+    const int c = first + threadIdx.x;
+    const uint32_t key = c < width ? keys[c] : 0;
+    const bool reaches = c < width && key >= guess;
+    const uint32_t lanes = __ballot_sync(kAllLanes, reaches);
+    if (first > 0) __syncthreads();
+    if (lane == 0) space.of_warps[warp] = __popc(lanes);
+    __syncthreads();
+    const uint32_t of_lane = lane < kThreads / 32 ? space.of_warps[lane] : 0;
+    const uint32_t before = __reduce_add_sync(kAllLanes, lane < warp ? of_lane : 0);
+    const uint32_t place = posted + before + __popc(lanes & ((1u << lane) - 1));
+    if (reaches && place < kPostKeys) {
+      __stcg(post + place, key);
+      space.own_keys[place] = key;
+      space.own_columns[place] = c;
+    }
+    posted += __reduce_add_sync(kAllLanes, of_lane);
+  }
+  if (threadIdx.x == 0) {
+    __stcg(post + kPostKeys, posted);
+    space.num_own = min(posted, kPostKeys);
+  }
+}
+
+// Lists the keys of all posts, in any order, each with its block. Returns how many there are, or 0
+// if some post was too short. The whole block calls it, and waits afterwards.
+template <int kThreads>
+__device__ uint32_t ReadPosts(const uint32_t* posts, int team, uint32_t* keys, uint32_t* blocks,
+                              ChoiceSpace<kThreads>& space) {
+  constexpr int kWarps = kThreads / 32, kLines = 10;  // asked for at once
+  const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  bool too_short = false;
+  for (int first = warp; first < team; first += kLines * kWarps) {
+    uint32_t words[kLines], total = 0;
+#pragma unroll
+    for (int i = 0; i < kLines; ++i) {
+      const int r = first + i * kWarps;
+      words[i] = r < team ? __ldcg(posts + r * kPostWords + lane) : 0;
+    }
+#pragma unroll
+    for (int i = 0; i < kLines; ++i) {
+      const uint32_t count = __shfl_sync(kAllLanes, words[i], kPostKeys);
+      too_short |= count > kPostKeys;
+      total += min(count, kPostKeys);
+    }
+    uint32_t place = 0;
+    if (lane == 0 && total > 0) place = atomicAdd(&space.num_candidates, total);
+    place = __shfl_sync(kAllLanes, place, 0);
+#pragma unroll
+    for (int i = 0; i < kLines; ++i) {
+      const uint32_t count = min(__shfl_sync(kAllLanes, words[i], kPostKeys), kPostKeys);
+      if (lane < count) keys[place + lane] = words[i], blocks[place + lane] = first + i * kWarps;
+      place += count;
+    }
+  }
+  too_short = __syncthreads_or(too_short);
+  return too_short ? 0 : space.num_candidates;
+}
+
+// The k-th largest of at most kRanked keys, behind which there are three of 0: several threads
+// count the keys above each.
+template <int kThreads>
+__device__ Threshold RankKeys(const uint32_t* keys, uint32_t n, uint32_t k,
+                              ChoiceSpace<kThreads>& space) {
+  const int lanes = min(32, kThreads >> (32 - __clz(n - 1)));  // a key, a power of 2
+  const uint32_t i = threadIdx.x / lanes;
+  const uint32_t key = i < n ? keys[i] : 0;
+  uint32_t above = 0, equal = 0;
+  for (uint32_t j = threadIdx.x % lanes; 4 * j < n; j += lanes) {
+    const uint4 four = reinterpret_cast<const uint4*>(keys)[j];
+    above += (four.x > key) + (four.y > key) + (four.z > key) + (four.w > key);
+    equal += (four.x == key) + (four.y == key) + (four.z == key) + (four.w == key);
+  }
+  for (int distance = lanes / 2; distance > 0; distance /= 2) {
+    above += __shfl_xor_sync(kAllLanes, above, distance);
+    equal += __shfl_xor_sync(kAllLanes, equal, distance);
+  }
+  if (i < n && above < k && k <= above + equal) space.threshold = {key, k - above};
+  __syncthreads();
+  return space.threshold;
+}
+
+// The k-th largest of many keys. Out of line, as what is rare should not stand between what is
+// not: a round is short enough to feel each miss of the instruction cache.
+template <int kThreads>
+__device__ __noinline__ Threshold SelectKey(const uint32_t* keys, int n, uint32_t k,
+                                            BlockSelectSpace<kThreads>& space) {
+  return FindThreshold(OwnKeys<kThreads>(keys, n), k, space);
+}
+
+// Writes a winner to the result, and to the strip's list.
+__device__ inline void AddWinner(const AreaRound& round, int64_t b, uint32_t place, int32_t neuron,
+                                 StripWinners winners) {
+  round.indices[b * round.k + place] = neuron;
+  round.values[b * round.k + place] = 1.0f;
+  winners.Add(neuron, 1.0f);
+}
+
+// The area keeps its winners: the strip's are listed, and one block copies all of them.
+__device__ inline void KeepWinners(const AreaRound& round, const AreaStrip& strip, bool copies,
+                                   StripWinners winners) {
+  const int64_t start = strip.b * round.k;
+  const int64_t count = ClampCount(round.old_counts[strip.b], round.k);
+  for (int64_t i = threadIdx.x; i < round.k; i += blockDim.x) {
+    const int32_t neuron = round.old_indices[start + i];
+    const float value = round.old_values[start + i];
+    const bool own = strip.begin <= neuron && neuron < strip.end;
+    if (i < count && own) winners.Add(neuron, value);
+    if (copies) {
+      round.indices[start + i] = neuron;
+      round.values[start + i] = value;
+    }
+  }
+  if (copies && threadIdx.x == 0) round.counts[strip.b] = round.old_counts[strip.b];
+}
+
+// Without input all sums are 0, and nobody fires.
+__device__ inline bool Fires(Threshold threshold, uint32_t k) {
+  return threshold.key != kZeroKey || threshold.ties < k;
+}
+
+// Writes how many fire; where that is nobody, their list as well. One block calls it.
+__device__ inline void WriteCount(const AreaRound& round, int64_t b, bool fires) {
+  if (threadIdx.x == 0) round.counts[b] = fires ? static_cast<int32_t>(round.k) : 0;
+  for (int64_t i = threadIdx.x; !fires && i < round.k; i += blockDim.x) {
+    round.indices[b * round.k + i] = static_cast<int32_t>(round.num_post);
+    round.values[b * round.k + i] = 0.0f;
+  }
+}
+
+// Of the keys that this block has posted, the winners. One warp calls it.
+template <int kThreads>
+__device__ void AddPostedWinners(const AreaRound& round, const AreaStrip& strip, uint32_t rank,
+                                 const uint32_t* keys, const uint32_t* blocks,
+                                 Threshold threshold, const ChoiceSpace<kThreads>& space,
+                                 StripWinners winners) {
+  const uint32_t lane = threadIdx.x % 32, lanes_before = (1u << lane) - 1;
+  uint32_t above_before = 0, equal_before = 0;  // candidates of the blocks in front of this one
+#pragma unroll 2
+  for (uint32_t i = lane; i < space.num_candidates; i += 32) {
+    const bool before = blocks[i] < rank;
+    above_before += before && keys[i] > threshold.key;
+    equal_before += before && keys[i] == threshold.key;
+  }
+  above_before = __reduce_add_sync(kAllLanes, above_before);
+  equal_before = __reduce_add_sync(kAllLanes, equal_before);
+  const bool exists = lane < space.num_own;
+  const uint32_t key = exists ? space.own_keys[lane] : 0;
+  const bool above = exists && key > threshold.key, equal = exists && key == threshold.key;
+  const uint32_t ties = equal_before + __popc(__ballot_sync(kAllLanes, equal) & lanes_before);
+  const uint32_t higher = above_before + __popc(__ballot_sync(kAllLanes, above) & lanes_before);
+  if (!above && !(equal && ties < threshold.ties)) return;
+  AddWinner(round, strip.b, higher + min(ties, threshold.ties),
+            static_cast<int32_t>(strip.begin + space.own_columns[lane]), winners);
+}
+
+// Selects from all keys of the team. Returns whether anybody fires.
+template <int kThreads, typename Team>
+__device__ __noinline__ bool ChooseFromAll(const AreaRound& round, const AreaStrip& strip,
+                                           const uint32_t* keys, void* memory,
+                                           StripWinners winners) {
+  const Team team;
+  const AreaScratch scratch(round, strip.b, team.size());
+  auto& space = *static_cast<TeamSelectSpace<kThreads>*>(memory);
+  const OwnKeys<kThreads> own(keys, strip.Width());
+  const uint32_t k = static_cast<uint32_t>(round.k);
+  const TeamThreshold found = FindTeamThreshold(team, own, k, space, scratch.select);
+  __syncthreads();  // the space is free again
+  if (!Fires(found.threshold, k)) return false;
+  ForEachWinner(own, found.threshold, found.before, space.block, [&](uint32_t place, int c) {
+    AddWinner(round, strip.b, place, static_cast<int32_t>(strip.begin + c), winners);
+  });
+  return true;
+}
+
+// The guess for this round from the inputs of the last winners. The whole block calls it with what
+// each thread knows.
+template <int kThreads>
+__device__ uint32_t GuessBound(uint32_t least, ChoiceSpace<kThreads>& space) {
+  constexpr uint32_t kMargin = 1u << (23 - kGuessBits);
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  least = __reduce_min_sync(kAllLanes, least);
+  if (lane == 0) space.of_warps[warp] = least;
+  __syncthreads();
+  least = __reduce_min_sync(kAllLanes, space.of_warps[lane % (kThreads / 32)]);
+  return least == ~0u || least < kMargin ? least : least - kMargin;
+}
+
+// Who fires in the strip; returns whether anybody fires. `lists` has room for all posts twice, and
+// for a TeamSelectSpace. The whole block calls it, and waits afterwards.
+template <int kThreads, typename Team>
+__device__ bool ChooseWinners(const Team& team, const AreaRound& round, const AreaStrip& strip,
+                              const uint32_t* keys, uint32_t guess, uint32_t* lists,
+                              ChoiceSpace<kThreads>& space, StripWinners winners) {
+  const AreaScratch scratch(round, strip.b, team.size());
+  const uint32_t k = static_cast<uint32_t>(round.k);
+  PostCandidates(keys, strip.Width(), guess, scratch.posts + team.rank() * kPostWords, space);
+  team.Sync();
+  uint32_t* const blocks = lists + team.size() * kPostWords;
+  const uint32_t n = ReadPosts(scratch.posts, team.size(), lists, blocks, space);
+  // The guess was too high, or a block had too much to post.
+  if (n < k) return ChooseFromAll<kThreads, Team>(round, strip, keys, lists, winners);
+  const Threshold threshold = n <= ChoiceSpace<kThreads>::kRanked
+                                  ? RankKeys(lists, n, k, space)
+                                  : SelectKey(lists, n, k, space.select);
+  if (!Fires(threshold, k)) return false;
+  if (threadIdx.x < 32) {
+    AddPostedWinners(round, strip, team.rank(), lists, blocks, threshold, space, winners);
+  }
+  return true;
+}
+
+}  // namespace brainjax
+
+#endif  // BRAINJAX_AREA_CHOICE_CUH_

@@ -1,0 +1,135 @@
+// A round of an area by a team of blocks, a cluster or the whole grid: each block sums its strip,
+// the team chooses who fires, and each block changes the synapses onto its own winners.
+#ifndef BRAINJAX_AREA_ROUND_CUH_
+#define BRAINJAX_AREA_ROUND_CUH_
+
+#include <cooperative_groups.h>
+
+#include <cstdint>
+
+#include "area_choice.cuh"
+#include "area_strip.cuh"
+
+namespace brainjax {
+
+struct GridTeam {
+  __device__ int rank() const { return blockIdx.x; }
+  __device__ int size() const { return gridDim.x; }
+  __device__ void Sync() const { cooperative_groups::this_grid().sync(); }
+  __device__ int64_t FirstBrain() const { return 0; }
+  __device__ int64_t Teams() const { return 1; }  // at work at the same time
+};
+
+// A single block where the architecture has no clusters.
+struct ClusterTeam {
+#if __CUDA_ARCH__ >= 900
+  __device__ int rank() const { return cooperative_groups::this_cluster().block_rank(); }
+  __device__ int size() const { return cooperative_groups::this_cluster().num_blocks(); }
+  __device__ void Sync() const { cooperative_groups::this_cluster().sync(); }
+#else
+  __device__ int rank() const { return 0; }
+  __device__ int size() const { return 1; }
+  __device__ void Sync() const { __syncthreads(); }
+#endif
+  __device__ int64_t FirstBrain() const { return blockIdx.x / size(); }
+  __device__ int64_t Teams() const { return gridDim.x / size(); }
+};
+
+// How much the lists hold that the rest of a brain's scratch has room for.
+inline int TeamListCapacity(int64_t scratch_words, int team) {
+  const int64_t left = scratch_words - team * kPostWords - TeamScratch::Words(0);
+  return static_cast<int>((left < 3 * kMaxTeamList ? left / 3 : kMaxTeamList) / 2 * 2);
+}
+
+// Shared memory whose size depends on the area; the lists of a selection from all keys take the
+// place of the posts.
+template <typename L>
+struct AreaMemory {
+  const AreaPlan& plan;
+  int num_fibers, list_capacity;
+  int64_t k;
+
+  BRAINJAX_HOST_DEVICE static int64_t Padded(int64_t words) { return CeilDiv(words, 4) * 4; }
+  BRAINJAX_HOST_DEVICE int64_t KeyWords() const { return Padded(plan.width); }
+  BRAINJAX_HOST_DEVICE int64_t TermWords() const { return Padded(2 * plan.terms[num_fibers]); }
+  BRAINJAX_HOST_DEVICE int64_t WinnerWords() const {
+    return Padded(plan.width < k ? plan.width : k);
+  }
+  BRAINJAX_HOST_DEVICE int64_t PostWords() const { return int64_t{2} * plan.team * kPostWords; }
+  BRAINJAX_HOST_DEVICE int64_t Bytes() const {
+    const int64_t select =
+        sizeof(TeamSelectSpace<L::kThreads>) - 4 * (kMaxTeamList - list_capacity);
+    const int64_t posts = 4 * PostWords();
+    return 4 * (KeyWords() + TermWords() + 2 * WinnerWords()) + (posts > select ? posts : select);
+  }
+};
+
+// One of the winners of the last round for each thread, if there are so many. With more winners
+// than threads the others go unseen, and the guess is a little higher.
+__device__ inline int32_t LastWinnerOfThread(const AreaRound& round, int64_t b) {
+  return threadIdx.x < round.k ? round.old_indices[b * round.k + threadIdx.x] : -1;
+}
+
+// Small blocks are for many brains at a time, several on a multiprocessor.
+template <typename L, typename Team>
+__global__ void __launch_bounds__(L::kThreads, L::kThreads <= 256 ? 3 : 1)
+    AdvanceArea(const __grid_constant__ AreaRound round, const __grid_constant__ AreaPlan plan) {
+  constexpr int kThreads = L::kThreads;
+  extern __shared__ uint4 dynamic[];
+  __shared__ AreaWorkspace<L> strip_space;
+  __shared__ ChoiceSpace<kThreads> space;
+  __shared__ int num_winners;
+  const AreaMemory<L> memory{plan, round.num_fibers, round.list_capacity, round.k};
+  uint32_t* const keys = reinterpret_cast<uint32_t*>(dynamic);
+  float* const sums = reinterpret_cast<float*>(keys);
+  Term* const terms = reinterpret_cast<Term*>(keys + memory.KeyWords());
+  int32_t* const indices = reinterpret_cast<int32_t*>(terms) + memory.TermWords();
+  const StripWinners winners{indices, reinterpret_cast<float*>(indices + memory.WinnerWords()),
+                             &num_winners, static_cast<int>(memory.WinnerWords())};
+  uint32_t* const lists = reinterpret_cast<uint32_t*>(indices + 2 * memory.WinnerWords());
+
+  const Team team;
+  for (int64_t b = team.FirstBrain(); b < round.batch; b += team.Teams()) {
+    const int64_t begin = min(team.rank() * plan.width, round.num_post);
+    const AreaStrip strip{b, begin, min(begin + plan.width, round.num_post)};
+    // The last winner that this thread looks at is asked for before all else, and its input before
+    // the sums.
+    const int32_t count = round.old_counts[b];
+    const int32_t neuron = LastWinnerOfThread(round, b);
+    const bool is_fixed = round.is_fixed[b];
+    if (threadIdx.x == 0) num_winners = 0, space.num_candidates = 0;
+    for (int i = threadIdx.x; i < ChoiceSpace<kThreads>::kRanked + 4; i += kThreads) lists[i] = 0;
+    StageFibers<L>(round, plan, b, strip_space.fibers, terms);
+    const bool known = static_cast<int>(threadIdx.x) < count && neuron >= 0 &&
+                       neuron < round.num_post;
+    const float last_input = known ? round.last_inputs[b * round.num_post + neuron] : 0.0f;
+    __syncthreads();
+
+    SumStrip<L>(round, plan, strip, terms, strip_space, sums);
+    bool chooses = false;
+    for (int f = 0; f < round.num_fibers; ++f) chooses |= strip_space.fibers[f].is_open;
+    chooses &= !is_fixed;
+    const uint32_t guess = GuessBound(known ? Key(last_input) : ~0u, space);
+    float* const inputs = round.inputs + b * round.num_post + begin;
+    for (int c = threadIdx.x; c < strip.Width(); c += kThreads) {
+      const float sum = sums[c];
+      inputs[c] = sum;
+      keys[c] = Key(sum);
+    }
+    __syncthreads();
+
+    if (chooses) {
+      const bool fires = ChooseWinners(team, round, strip, keys, guess, lists, space, winners);
+      if (team.rank() == 0) WriteCount(round, b, fires);
+    } else {
+      KeepWinners(round, strip, team.rank() == 0, winners);
+    }
+    __syncthreads();
+    Learn<L>(round, plan, b, strip_space.fibers, terms, winners);
+    __syncthreads();  // shared memory is free again
+  }
+}
+
+}  // namespace brainjax
+
+#endif  // BRAINJAX_AREA_ROUND_CUH_
