@@ -1,13 +1,15 @@
 # A newcomer needs two of these: `make demo` and `make test`. Both make .venv and install into it.
 # CMAKE_ARGS reaches every build of the kernels: make test CMAKE_ARGS=-DBRAINJAX_CUDA=OFF
 
-.PHONY: demo test test-slow test-gpu test-matrix lint develop clean
+.PHONY: demo test test-slow test-matrix lint develop clean
+.PHONY: install-gpu test-gpu bench-gpu sanitize-gpu
 .NOTPARALLEL: # one pip at a time
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 VENV := .venv
 BIN := $(VENV)/bin
 MATRIX := .matrix
+REPORTS := build/reports
 
 # The first of these that brainjax supports; PYTHON=/path/to/python overrides.
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
@@ -36,10 +38,39 @@ lint: $(VENV)/.test
 
 # In the environment that is there, with nothing downloaded: GPU machines bring their own JAX.
 # -P keeps the checkout, which has no kernels in it, from hiding the installed package.
-test-gpu:
+install-gpu:
 	$(PYTHON) -m pip install --no-build-isolation --no-deps --no-index \
 	  --config-settings=cmake.define.BRAINJAX_CUDA=ON .
+
+test-gpu: install-gpu
 	$(PYTHON) -P -m pytest -m gpu
+
+# COLUMNS is the width of the table, as nobody may be looking.
+bench-gpu: install-gpu
+	COLUMNS=180 $(PYTHON) -P -m brainjax.cli bench ops --json $(REPORTS)/ops.json
+
+# Each array is an allocation of its own, so that a step outside is seen. Kernels of XLA are watched
+# too, as initcheck must see who wrote what; none in command buffers, where no tool looks.
+# TESTS=tests/test_selection.py restricts the tests.
+SANITIZER ?= $(or $(shell command -v compute-sanitizer),/usr/local/cuda/bin/compute-sanitizer)
+sanitize-gpu: install-gpu
+	@mkdir -p $(REPORTS); \
+	export XLA_PYTHON_CLIENT_ALLOCATOR=platform XLA_PYTHON_CLIENT_PREALLOCATE=false; \
+	export XLA_FLAGS=--xla_gpu_enable_command_buffer=; \
+	sanitize() { \
+	  log=$(REPORTS)/$$1.txt; \
+	  if $(SANITIZER) --tool "$$@" --report-api-errors no --error-exitcode 9 \
+	    $(PYTHON) -P -m pytest -m "gpu and not unsanitized" $(TESTS) >$$log 2>&1; \
+	  then echo "$$1: no errors"; \
+	  else echo "$$1: FAILED, see $$log:" $$(grep -E "SUMMARY|(passed|failed|error).* in " $$log); false; \
+	  fi; \
+	}; \
+	failed=0; \
+	sanitize memcheck || failed=1; \
+	sanitize racecheck || failed=1; \
+	sanitize synccheck || failed=1; \
+	sanitize initcheck --check-api-memory-access no || failed=1; \
+	exit $$failed
 
 # One wheel, installed beside the oldest and the newest supported JAX.
 PYTHON311 ?= python3.11

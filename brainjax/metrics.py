@@ -88,6 +88,23 @@ def copy_bandwidth() -> float:
     return 2 * 4 * length / float(np.median(seconds))
 
 
+@functools.cache
+def read_bandwidth() -> float:
+    """Return the bytes per second of reading a large array on the default device."""
+    # Much more than any cache; where more memory is, the ends of the pass should not count.
+    length = 1 << (30 if jax.default_backend() == "gpu" else 26)
+    largest = jax.jit(lambda source: source.max(1))
+    source = jnp.ones((length >> 14, 1 << 14))
+    jax.block_until_ready(largest(source))
+    repeats = 8
+    seconds = []
+    for _ in range(7):
+        start = time.perf_counter()
+        jax.block_until_ready([largest(source) for _ in range(repeats)])
+        seconds.append((time.perf_counter() - start) / repeats)
+    return source.nbytes / float(np.median(seconds))
+
+
 def peak_memory() -> int:
     """Return the most bytes that the device has held, or on the CPU this process, so far."""
     if stats := jax.local_devices()[0].memory_stats():

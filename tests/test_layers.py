@@ -24,6 +24,7 @@ LAYERS = (
     "language",
     "stimulus",
     "metrics",
+    "timing",
     "simulation",
     "analysis",
     "plotting",
