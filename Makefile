@@ -111,7 +111,9 @@ $(BIN)/pip:
 	$(PYTHON) -m venv $(VENV)
 
 # The stamps say when the package was last installed, and with which extras; test includes demo's.
+# CUDA kernels take minutes to compile, and without a GPU a demo has no use for them.
 $(VENV)/.demo: EXTRAS := plot,data
+$(VENV)/.demo: export CMAKE_ARGS += $(shell nvidia-smi -L >/dev/null 2>&1 || echo -DBRAINJAX_CUDA=OFF)
 $(VENV)/.test: EXTRAS := test
 $(VENV)/.demo $(VENV)/.test: $(SOURCES) | $(BIN)/pip
 	@echo "Building brainjax and installing it into $(VENV): minutes the first time, seconds later."
