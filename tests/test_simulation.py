@@ -128,6 +128,36 @@ def test_simulate_is_rollout_is_a_loop(backend):
     assert_same_bits(record, stacked(kept))
 
 
+def rolled_brain(backend):
+    """A run as a new program, which no other test has compiled."""
+    config, params = small_brain(backend)
+    program = brain_program(config)
+    return functools.partial(
+        simulation.rollout, assemblies.step, config, params, fresh_brain(), program
+    )
+
+
+@each_backend
+@pytest.mark.parametrize("steps", [2, 8])
+def test_steps_in_one_iteration_of_the_loop_change_no_bit(backend, steps, monkeypatch):
+    one_by_one = jax.jit(rolled_brain(backend))()
+    monkeypatch.setattr(simulation, "_unroll", lambda *_: steps)
+    assert_same_bits(jax.jit(rolled_brain(backend))(), one_by_one)
+
+
+def test_loops_on_a_gpu_hold_steps_until_the_program_is_long(monkeypatch):
+    monkeypatch.setattr(simulation.ops.backend, "default_platform", lambda: "cuda")
+
+    def steps_in_one_iteration():
+        (loop,) = jax.make_jaxpr(rolled_brain("auto"))().eqns[-1:]
+        return loop.params["unroll"]
+
+    steps = steps_in_one_iteration()
+    assert 1 < steps <= 16
+    monkeypatch.setattr(simulation, "_MAX_UNROLLED_LINES", 1)
+    assert steps_in_one_iteration() == 1
+
+
 def test_chunks_of_one_step_make_no_difference():
     whole = run_leaky(leaky_drive(7), record=voltage)
     assert_same_bits(run_leaky(leaky_drive(7), record=voltage, chunk_steps=1), whole)
