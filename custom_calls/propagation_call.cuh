@@ -1,0 +1,159 @@
+// What the kernels of one call of propagate_spikes share: its scratch, and how they follow each
+// other.
+#ifndef BRAINJAX_PROPAGATION_CALL_CUH_
+#define BRAINJAX_PROPAGATION_CALL_CUH_
+
+#include <algorithm>
+#include <cstdint>
+
+#include "launch.h"
+#include "propagation.h"
+#include "propagation_events.h"
+
+namespace brainjax {
+namespace propagation {
+
+constexpr int kThreads = 512;
+constexpr int kBlocksPerMultiprocessor = 2;
+constexpr int kSumThreads = 1024;
+// Synapses that a block sorts at a time: two blocks share a multiprocessor's memory.
+constexpr int64_t kUnitTile = 1 << 14, kWeightedTile = 7680, kMinTile = 1 << 10;
+constexpr int64_t kMaxSorted = 1 << 26;  // synapses of one call; beyond, they are added in memory
+constexpr int64_t kMaxSortBlocks = 512;
+constexpr int64_t kSlices = 1 << 8;  // of the targets, unless these many would be too large
+constexpr int64_t kMaxSlices = 1 << 13;
+constexpr int kMinSliceBits = 10, kMaxSliceBits = 14;
+
+BRAINJAX_HOST_DEVICE constexpr int64_t MaxTile(bool weighted) {
+  return weighted ? kWeightedTile : kUnitTile;
+}
+
+// Lets the next kernel of the call start. Before Hopper, it starts when this one has ended.
+__device__ __forceinline__ void AdmitNextKernel() {
+#if __CUDA_ARCH__ >= 900
+  cudaTriggerProgrammaticLaunchCompletion();
+#endif
+}
+
+// Waits until the kernel before this one has ended and its results can be read.
+__device__ __forceinline__ void AwaitKernelBefore() {
+#if __CUDA_ARCH__ >= 900
+  cudaGridDependencySynchronize();
+#endif
+}
+
+// Scratch of one batch element, cut from a result buffer.
+struct Scratch {
+  int32_t* words;
+  int64_t stride;  // words of one batch element
+  // Where each part starts.
+  int64_t totals, unlike, tile_offsets, targets, contributions, end;
+  int64_t max_sorted;
+  int slices, slice_bits;
+
+  Scratch(int32_t* words, int64_t stride) : words(words), stride(stride) {}
+
+  // The parts of a call. The synapses before each of `num_counted` neurons start at word 0.
+  void Divide(int64_t num_counted, bool may_sort, bool weighted, int64_t max_synapses,
+              int64_t num_post) {
+    auto aligned = [](int64_t word) { return CeilDiv(word, 4) * 4; };
+    const int64_t tile = MaxTile(weighted);
+    const int64_t tiles = CeilDiv(std::min(max_synapses, kMaxSorted), tile);
+    slice_bits = kMinSliceBits;
+    while (slice_bits < kMaxSliceBits && num_post > kSlices << slice_bits) ++slice_bits;
+    slices = static_cast<int>(CeilDiv(num_post, int64_t{1} << slice_bits));
+    max_sorted = tiles * tile;
+    totals = 2 * num_counted;
+    unlike = totals + (num_counted > 0 ? 2 * kChunks : 0);
+    tile_offsets = aligned(unlike + kMaxSortBlocks);
+    targets = aligned(tile_offsets + CeilDiv((tiles + kMaxSortBlocks) * (slices + 1), 2));
+    contributions = targets + aligned((max_sorted + tile) / 2);
+    end = may_sort ? contributions + (weighted ? max_sorted + tile : 0) : unlike;
+  }
+
+  template <typename T>
+  __device__ T* Part(int64_t b, int64_t part) const {
+    return reinterpret_cast<T*>(words + b * stride + part);
+  }
+};
+
+template <typename W>
+struct Call {
+  PropagationBatch<W> batch;
+  Scratch scratch;
+  int64_t sort_from;    // synapses; 0: never
+  uint32_t sort_blocks;  // for each batch element
+};
+
+template <typename Events>
+__device__ Events MakeEvents(const Propagation<typename Events::Weight>& problem,
+                             const Scratch& scratch, int64_t b,
+                             typename Events::Shared* shared) {
+  return Events(problem, scratch.Part<const uint64_t>(b, 0),
+                scratch.Part<const uint64_t>(b, scratch.totals), shared);
+}
+
+// Sum of one number per thread over the threads before this one; `total` over all.
+template <int kBlock, typename T>
+__device__ T ExclusiveScan(T mine, T* total) {
+  __shared__ T warps[kBlock / kWarp];
+  T end = mine;
+#pragma unroll
+  for (int distance = 1; distance < kWarp; distance *= 2) {
+    const T before = __shfl_up_sync(kAllLanes, end, distance);
+    if (Lane() >= distance) end += before;
+  }
+  const int warp = threadIdx.x / kWarp;
+  if (Lane() == kWarp - 1) warps[warp] = end;
+  __syncthreads();
+  T before_warp = 0;
+  *total = 0;
+#pragma unroll
+  for (int w = 0; w < kBlock / kWarp; ++w) {
+    if (w < warp) before_warp += warps[w];
+    *total += warps[w];
+  }
+  __syncthreads();  // `warps` is free again
+  return before_warp + end - mine;
+}
+
+// Sets all sums to 0: all threads of the grid do.
+template <typename W>
+__device__ void ClearSums(const PropagationBatch<W>& batch) {
+  const int64_t block = blockIdx.x + int64_t{blockIdx.y} * gridDim.x;
+  const int64_t thread = block * kThreads + threadIdx.x;
+  const int64_t threads = int64_t{gridDim.x} * gridDim.y * kThreads;
+  const int64_t count = batch.size * int64_t{batch.first.num_post}, vectors = count / 4;
+  int4* const sums = reinterpret_cast<int4*>(batch.first.sums);  // the start of a buffer
+  for (int64_t i = thread; i < vectors; i += threads) sums[i] = make_int4(0, 0, 0, 0);
+  if (thread < count % 4) batch.first.sums[4 * vectors + thread] = 0;
+}
+
+// Counts the synapses of the active neurons, chunk by chunk of their list.
+template <typename W>
+__device__ void CountRows(const Call<W>& call) {
+  for (int64_t b = blockIdx.y; b < call.batch.size; b += gridDim.y) {
+    const Propagation<W> problem = call.batch.At(b);
+    uint64_t* before = call.scratch.template Part<uint64_t>(b, 0);
+    uint64_t* totals = call.scratch.template Part<uint64_t>(b, call.scratch.totals);
+    const int64_t size = CompressedEvents<W>::ChunkSize(problem.count);
+    for (int chunk = blockIdx.x; chunk < kChunks; chunk += gridDim.x) {
+      const int64_t first = chunk * size, last = min(first + size, problem.count);
+      uint64_t total = 0;
+      for (int64_t start = first; start < last; start += kThreads) {
+        const int64_t place = start + threadIdx.x;
+        uint64_t added;
+        const uint64_t length = place < last ? problem.Row(place).length : 0;
+        const uint64_t preceding = ExclusiveScan<kThreads>(length, &added);
+        if (place < last) before[place] = total + preceding;
+        total += added;
+      }
+      if (threadIdx.x == 0) totals[chunk] = total;
+    }
+  }
+}
+
+}  // namespace propagation
+}  // namespace brainjax
+
+#endif  // BRAINJAX_PROPAGATION_CALL_CUH_
