@@ -104,3 +104,8 @@ def gate(active: ActiveSet, is_open) -> ActiveSet:
 def listed(active: ActiveSet) -> Array:
     """Tell for each entry whether it is in use."""
     return jnp.arange(active.indices.shape[0]) < active.count
+
+
+def parts(active: ActiveSet) -> tuple:
+    """Return indices, values and count, as kernels take them."""
+    return active.indices, active.values, active.count

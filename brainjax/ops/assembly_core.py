@@ -95,11 +95,11 @@ def assembly_core(
         beta,
         w_max,
         last_inputs,
-        jnp.asarray(temperature, jnp.float32),
     )
+    temperature = jnp.asarray(temperature, jnp.float32)
     if softened or not _fits_one_kernel(weights, senders, winners, k):
-        return _in_turn(*operands, k=k, softened=softened, backend=backend)
-    return _fused(*operands, k, backend)
+        return _in_turn(operands, temperature, k=k, softened=softened, backend=backend)
+    return _fused(operands, temperature, k, backend)
 
 
 def assembly_core_reference(
@@ -115,27 +115,12 @@ def assembly_core_reference(
     w_max: Float[Array, " fibers"],
 ) -> Round:
     """The definition of `assembly_core`, in plain JAX: the three operations in turn."""
-    operands = weights, senders, winners, is_open, is_plastic, is_fixed, beta, w_max
-    return _in_turn(*operands, None, jnp.float32(1), k=k, softened=False, backend="reference")
+    operands = weights, senders, winners, is_open, is_plastic, is_fixed, beta, w_max, None
+    return _in_turn(operands, jnp.float32(1), k=k, softened=False, backend="reference")
 
 
-def _in_turn(
-    weights,
-    senders,
-    winners,
-    is_open,
-    is_plastic,
-    is_fixed,
-    beta,
-    w_max,
-    last_inputs,
-    temperature,
-    *,
-    k,
-    softened,
-    backend,
-):
-    del last_inputs  # the three operations need no hint
+def _in_turn(operands, temperature, *, k, softened, backend):
+    weights, senders, winners, is_open, is_plastic, is_fixed, beta, w_max, _ = operands
     sent = [active_set.gate(s, is_open[f]) for f, s in enumerate(senders)]
     received = [accumulate_rows(w, s, backend=backend) for w, s in zip(weights, sent)]
     inputs = sum(received, start=jnp.zeros(weights[0].shape[1], jnp.float32))
@@ -185,45 +170,17 @@ def _fits_one_kernel(weights, senders, winners, k):
     )
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(10, 11))
-def _fused(
-    weights,
-    senders,
-    winners,
-    is_open,
-    is_plastic,
-    is_fixed,
-    beta,
-    w_max,
-    last_inputs,
-    temperature,
-    k,
-    backend,
-):
-    del temperature  # of no effect without a gradient
-    return backends.dispatch(
-        backend,
-        HANDLER,
-        weights,
-        senders,
-        winners,
-        is_open,
-        is_plastic,
-        is_fixed,
-        beta,
-        w_max,
-        last_inputs,
-        reference=functools.partial(
-            _in_turn, temperature=jnp.float32(1), k=k, softened=False, backend="reference"
-        ),
-        kernel=_kernel,
-    )
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _fused(operands, temperature, k, backend):
+    def reference(*operands):
+        return _in_turn(operands, temperature, k=k, softened=False, backend="reference")
+
+    return backends.dispatch(backend, HANDLER, *operands, reference=reference, kernel=_kernel)
 
 
-def _forward(*arguments):
-    *operands, k, backend = arguments
+def _forward(operands, temperature, k, backend):
     in_turn = functools.partial(_in_turn, k=k, softened=False, backend=backend)
-    return jax.vjp(in_turn, *operands)
+    return jax.vjp(in_turn, operands, temperature)
 
 
 def _backward(k, backend, pull_back, round_bar):
@@ -234,7 +191,7 @@ def _backward(k, backend, pull_back, round_bar):
 _fused.defvjp(_forward, _backward)
 
 
-@jax.custom_batching.custom_vmap
+@backends.batched_in_full
 def _kernel(weights, senders, winners, is_open, is_plastic, is_fixed, beta, w_max, last_inputs):
     num_fibers, num_post = len(weights), weights[0].shape[-1]
     small = (*_parts(winners), is_fixed, is_open, is_plastic)
@@ -257,18 +214,6 @@ def _kernel(weights, senders, winners, is_open, is_plastic, is_fixed, beta, w_ma
     parts = [part for sender in senders for part in _parts(sender)]
     indices, values, count, inputs, _, *changed = call(*small, *weights, *parts)
     return tuple(changed), inputs, ActiveSet(indices, values, count)
-
-
-@_kernel.def_vmap
-def _batched_kernel(axis_size, in_batched, *operands):
-    """Give every operand the batch axis, as `potentiate` does and for its reasons."""
-
-    def broadcast(operand, is_batched):
-        return operand if is_batched else jnp.broadcast_to(operand, (axis_size, *operand.shape))
-
-    operands = jax.tree.map(broadcast, operands, tuple(in_batched))
-    everything = jax.tree.map(lambda _: True, jax.eval_shape(_kernel, *operands))
-    return _kernel(*operands), everything
 
 
 def _parts(active):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import jax
+import jax.numpy as jnp
 
 Backend = Literal["auto", "reference", "kernel"]
 
@@ -67,6 +68,26 @@ def dispatch(
     return jax.lax.platform_dependent(
         *operands, default=reference, **dict.fromkeys(platforms, kernel)
     )
+
+
+def batched_in_full(kernel: Callable) -> Callable:
+    """Let vmap call a kernel that updates operands in place: every operand gets the batch axis.
+
+    An alias forbids the size-1 axis that vmap would give to unbatched operands. Small ones cost
+    nothing; unbatched weights are copied, since every batch element changes its own. The kernel
+    takes any number of leading axes.
+    """
+    call = jax.custom_batching.custom_vmap(kernel)
+
+    @call.def_vmap
+    def _call_batch(axis_size, in_batched, *operands):
+        def broadcast(operand, is_batched):
+            return operand if is_batched else jnp.broadcast_to(operand, (axis_size, *operand.shape))
+
+        results = call(*jax.tree.map(broadcast, operands, tuple(in_batched)))
+        return results, jax.tree.map(lambda _: True, results)
+
+    return call
 
 
 def check(backend: str) -> None:

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from brainjax.ops import backend as backends
 from brainjax.ops.accumulation import KERNEL_DTYPES
-from brainjax.ops.active_set import ActiveSet, listed
+from brainjax.ops.active_set import ActiveSet, listed, parts
 from brainjax.ops.rounding import rounded
 
 HANDLER = "BrainjaxPotentiate"
@@ -63,7 +63,7 @@ def potentiate(
     """
     check_beta(beta, weights.dtype)
     beta, w_max = (jnp.asarray(x, _term_dtype(weights)) for x in (beta, w_max))
-    return _potentiate(weights, _parts(pre), _parts(post), beta, w_max, backend)
+    return _potentiate(weights, parts(pre), parts(post), beta, w_max, backend)
 
 
 def potentiate_reference(
@@ -109,11 +109,7 @@ def _term_dtype(weights):
     return jnp.promote_types(weights.dtype, jnp.float32)
 
 
-def _parts(active):
-    return active.indices, active.values, active.count
-
-
-@jax.custom_batching.custom_vmap
+@backends.batched_in_full
 def _potentiate_kernel(weights, pre, post, beta, w_max):
     call = jax.ffi.ffi_call(
         backends.target(HANDLER),
@@ -126,21 +122,6 @@ def _potentiate_kernel(weights, pre, post, beta, w_max):
         weights, pre_indices, pre_values, pre_count,
         post_indices, post_values, post_count, beta, w_max,
     )  # fmt: skip
-
-
-@_potentiate_kernel.def_vmap
-def _batched_potentiate_kernel(axis_size, in_batched, *operands):
-    """Give every operand the batch axis: the kernel takes any number of leading axes.
-
-    An alias forbids the size-1 axis that vmap would give to unbatched weights. The small operands
-    cost nothing; unbatched weights are copied, since every batch element changes its own.
-    """
-
-    def broadcast(operand, is_batched):
-        return operand if is_batched else jnp.broadcast_to(operand, (axis_size, *operand.shape))
-
-    operands = jax.tree.map(broadcast, operands, tuple(in_batched))
-    return _potentiate_kernel(*operands), True
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5,))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float32, Int32
 
 from brainjax.ops import backend as backends
-from brainjax.ops.active_set import ActiveSet, listed
+from brainjax.ops.active_set import ActiveSet, listed, parts
 from brainjax.ops.sparse_rows import CompressedRows, FixedFanOut, SparseRows
 
 HANDLER = "BrainjaxPropagateSpikes"
@@ -59,7 +59,7 @@ def propagate_spikes(
     Determinism: bit-identical on every backend, alone and batched, in any order of synapses.
     """
     _check(synapses, backend)
-    return _propagate(synapses, synapses.weights, *_parts(active), num_post, backend)
+    return _propagate(synapses, synapses.weights, *parts(active), num_post, backend)
 
 
 def propagate_integers(
@@ -287,7 +287,3 @@ def _check(synapses, backend):
     weights = synapses.weights
     if weights is not None and weights.dtype not in (jnp.float32, jnp.uint8):
         raise TypeError(f"weights must be float32 or uint8; got {weights.dtype}")
-
-
-def _parts(active):
-    return active.indices, active.values, active.count
