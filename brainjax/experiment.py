@@ -9,6 +9,8 @@ Keys of the result that the frame knows:
 `summary`  what a reader wants to see first, by name; printed only
 `metrics`  a `metrics.Metrics`, written as its summary
 `records`  arrays for `draw`, which are not written
+
+A file whose name begins with _ is a part of the programs beside it, which import it.
 """
 
 import dataclasses
@@ -118,6 +120,8 @@ def load(kind: Kind, name: str) -> ModuleType:
     )
     if specification is None or specification.loader is None:
         raise LookupError(_unknown(kind, name))
+    if (beside := str(folder(kind))) not in sys.path:
+        sys.path.append(beside)  # where a script finds its parts too
     module = importlib.util.module_from_spec(specification)
     # Dataclasses look their module up.
     sys.modules[specification.name] = module

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "handler.h"
 #include "numbers.h"
 #include "parallel.h"
 
@@ -172,14 +173,12 @@ void Accumulate(ffi::ThreadPool& pool, const Accumulation& call) {
   }
 }
 
-ffi::Error Handler(ffi::ThreadPool pool, ffi::AnyBuffer weights, ffi::Buffer<ffi::S32> rows,
-                   ffi::Buffer<ffi::F32> values, ffi::Buffer<ffi::S32> counts,
-                   ffi::ResultBuffer<ffi::F32> received) {
+ffi::Error Handler(ffi::ThreadPool pool, AccumulationOperands operands) {
   Accumulation call;
-  ffi::Error error = MapAccumulation(weights, rows, values, counts, received, &call);
+  ffi::Error error = operands.Map(&call);
   if (error.failure()) return error;
-  weights.element_type() == ffi::F32 ? Accumulate<float>(pool, call)
-                                     : Accumulate<uint16_t>(pool, call);
+  operands.weights.element_type() == ffi::F32 ? Accumulate<float>(pool, call)
+                                              : Accumulate<uint16_t>(pool, call);
   return error;
 }
 
@@ -200,11 +199,5 @@ template void AccumulateRows(ffi::ThreadPool&, const uint16_t*, int64_t, int64_t
 
 }  // namespace brainjax
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(BrainjaxAccumulateRows, brainjax::Handler,
-                              xla::ffi::Ffi::Bind()
-                                  .Ctx<xla::ffi::ThreadPool>()
-                                  .Arg<xla::ffi::AnyBuffer>()                  // weights
-                                  .Arg<xla::ffi::Buffer<xla::ffi::S32>>()      // indices
-                                  .Arg<xla::ffi::Buffer<xla::ffi::F32>>()      // values
-                                  .Arg<xla::ffi::Buffer<xla::ffi::S32>>()      // count
-                                  .Ret<xla::ffi::Buffer<xla::ffi::F32>>());    // received
+XLA_FFI_DEFINE_HANDLER_SYMBOL(BrainjaxAccumulateRows, brainjax::Unpacked(brainjax::Handler),
+                              brainjax::AccumulationOperands::Bind().Ctx<xla::ffi::ThreadPool>());

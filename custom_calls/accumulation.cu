@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "handler.h"
 #include "launch.h"
 #include "row_sums.cuh"
 
@@ -76,25 +77,17 @@ ffi::Error Accumulate(cudaStream_t stream, const Accumulation& call) {
                               : ChooseLayout<W, false>(stream, call);
 }
 
-ffi::Error Handler(cudaStream_t stream, ffi::AnyBuffer weights, ffi::Buffer<ffi::S32> rows,
-                   ffi::Buffer<ffi::F32> values, ffi::Buffer<ffi::S32> counts,
-                   ffi::ResultBuffer<ffi::F32> received) {
+ffi::Error Handler(cudaStream_t stream, AccumulationOperands operands) {
   Accumulation call;
-  ffi::Error error = MapAccumulation(weights, rows, values, counts, received, &call);
+  ffi::Error error = operands.Map(&call);
   if (error.failure() || call.batch == 0 || call.num_post == 0) return error;
-  return weights.element_type() == ffi::F32 ? Accumulate<float>(stream, call)
-                                            : Accumulate<uint16_t>(stream, call);
+  return operands.weights.element_type() == ffi::F32 ? Accumulate<float>(stream, call)
+                                                     : Accumulate<uint16_t>(stream, call);
 }
 
 }  // namespace
 }  // namespace brainjax
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(BrainjaxAccumulateRows, brainjax::Handler,
-                              xla::ffi::Ffi::Bind()
-                                  .Ctx<xla::ffi::PlatformStream<cudaStream_t>>()
-                                  .Arg<xla::ffi::AnyBuffer>()                  // weights
-                                  .Arg<xla::ffi::Buffer<xla::ffi::S32>>()      // indices
-                                  .Arg<xla::ffi::Buffer<xla::ffi::F32>>()      // values
-                                  .Arg<xla::ffi::Buffer<xla::ffi::S32>>()      // count
-                                  .Ret<xla::ffi::Buffer<xla::ffi::F32>>(),     // received
+XLA_FFI_DEFINE_HANDLER_SYMBOL(BrainjaxAccumulateRows, brainjax::Unpacked(brainjax::Handler),
+                              brainjax::AccumulationOperands::Bind().Ctx<brainjax::StreamContext>(),
                               {xla::ffi::Traits::kCmdBufferCompatible});

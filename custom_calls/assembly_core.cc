@@ -5,7 +5,7 @@
 #include <cstdint>
 
 #include "accumulation.h"
-#include "batch.h"
+#include "handler.h"
 #include "parallel.h"
 #include "potentiation.h"
 #include "selection.h"
@@ -94,54 +94,22 @@ struct Brain {
   }
 };
 
-ffi::Error Handler(ffi::ThreadPool pool, ffi::Buffer<ffi::S32> old_indices,
-                   ffi::Buffer<ffi::F32> old_values, ffi::Buffer<ffi::S32> old_counts,
-                   ffi::Buffer<ffi::PRED> is_fixed, ffi::Buffer<ffi::PRED> is_open,
-                   ffi::Buffer<ffi::PRED> is_plastic, ffi::Buffer<ffi::F32> betas,
-                   ffi::Buffer<ffi::F32> w_maxes, ffi::Buffer<ffi::F32> last_inputs,
-                   ffi::RemainingArgs fibers, ffi::ResultBuffer<ffi::S32> indices,
-                   ffi::ResultBuffer<ffi::F32> values, ffi::ResultBuffer<ffi::S32> counts,
-                   ffi::ResultBuffer<ffi::F32> inputs, ffi::ResultBuffer<ffi::U32> scratch,
-                   ffi::RemainingRets changed) {
+ffi::Error Handler(ffi::ThreadPool pool, AreaOperands operands) {
   AreaRound round;
-  ffi::DataType dtype = ffi::DataType::INVALID;
-  ffi::Error invalid =
-      MapAreaRound(old_indices, old_values, old_counts, is_fixed, is_open, is_plastic, betas,
-                   w_maxes, last_inputs, fibers, indices, values, counts, inputs, scratch, changed,
-                   &round, &dtype);
-  if (invalid.failure()) return invalid;
+  ffi::Error error = operands.Map(&round);
+  if (error.failure()) return error;
   if (round.scratch_size < round.num_post) {
     return ffi::Error::InvalidArgument("assembly_core: too little scratch memory");
   }
+  const bool is_float = operands.WeightType() == ffi::F32;
   ParallelFor(pool, round.batch, [&](int64_t b) {
-    if (dtype == ffi::F32) {
-      Brain<float>{pool, round, b}.Advance();
-    } else {
-      Brain<uint16_t>{pool, round, b}.Advance();
-    }
+    is_float ? Brain<float>{pool, round, b}.Advance() : Brain<uint16_t>{pool, round, b}.Advance();
   });
-  return ffi::Error::Success();
+  return error;
 }
 
 }  // namespace
 }  // namespace brainjax
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(BrainjaxAssemblyCore, brainjax::Handler,
-                              xla::ffi::Ffi::Bind()
-                                  .Ctx<xla::ffi::ThreadPool>()
-                                  .Arg<xla::ffi::Buffer<xla::ffi::S32>>()    // old indices
-                                  .Arg<xla::ffi::Buffer<xla::ffi::F32>>()    // old values
-                                  .Arg<xla::ffi::Buffer<xla::ffi::S32>>()    // old count
-                                  .Arg<xla::ffi::Buffer<xla::ffi::PRED>>()   // is fixed
-                                  .Arg<xla::ffi::Buffer<xla::ffi::PRED>>()   // is open
-                                  .Arg<xla::ffi::Buffer<xla::ffi::PRED>>()   // is plastic
-                                  .Arg<xla::ffi::Buffer<xla::ffi::F32>>()    // beta
-                                  .Arg<xla::ffi::Buffer<xla::ffi::F32>>()    // w_max
-                                  .Arg<xla::ffi::Buffer<xla::ffi::F32>>()    // last inputs
-                                  .RemainingArgs()  // matrices, then each sender's three parts
-                                  .Ret<xla::ffi::Buffer<xla::ffi::S32>>()    // indices
-                                  .Ret<xla::ffi::Buffer<xla::ffi::F32>>()    // values
-                                  .Ret<xla::ffi::Buffer<xla::ffi::S32>>()    // count
-                                  .Ret<xla::ffi::Buffer<xla::ffi::F32>>()    // inputs
-                                  .Ret<xla::ffi::Buffer<xla::ffi::U32>>()    // scratch
-                                  .RemainingRets());                         // matrices
+XLA_FFI_DEFINE_HANDLER_SYMBOL(BrainjaxAssemblyCore, brainjax::Unpacked(brainjax::Handler),
+                              brainjax::AreaOperands::Bind().Ctx<xla::ffi::ThreadPool>());

@@ -2,42 +2,13 @@
 // into the shared memory of a block, else by all multiprocessors, brain after brain.
 #include <algorithm>
 #include <cstdint>
-#include <mutex>
-#include <utility>
 
 #include "area_round.cuh"
 #include "assembly_core.h"
+#include "handler.h"
 
 namespace brainjax {
 namespace {
-
-// What the choice of a launch depends on, found out once per device.
-struct Device {
-  std::once_flag once;
-  cudaError_t error = cudaSuccess;
-  int multiprocessors = 0;
-  int architecture = 0;
-};
-
-cudaError_t FindDevice(const Device** found) {
-  constexpr int kMaxDevices = 64;
-  static Device devices[kMaxDevices];
-  int id = 0;
-  const cudaError_t error = cudaGetDevice(&id);
-  if (error != cudaSuccess) return error;
-  if (id >= kMaxDevices) return cudaErrorInvalidDevice;
-  Device& device = devices[id];
-  std::call_once(device.once, [&] {
-    const std::pair<cudaDeviceAttr, int*> wanted[] = {
-        {cudaDevAttrMultiProcessorCount, &device.multiprocessors},
-        {cudaDevAttrComputeCapabilityMajor, &device.architecture}};
-    for (const auto& [attribute, value] : wanted) {
-      if (device.error == cudaSuccess) device.error = cudaDeviceGetAttribute(value, attribute, id);
-    }
-  });
-  *found = &device;
-  return device.error;
-}
 
 // Who advances a brain: a cluster of so many blocks, or the whole grid.
 struct TeamPlan {
@@ -79,7 +50,7 @@ cudaError_t Launch(cudaStream_t stream, AreaRound round, const TeamPlan& team,
                    cudaLaunchAttribute attribute, int64_t blocks) {
   round.list_capacity = TeamListCapacity(round.scratch_size, team.size);
   const AreaPlan plan = PlanArea<L>(round, team.width, team.size);
-  const AreaMemory<L> memory{plan, round.num_fibers, round.list_capacity, round.k};
+  const AreaMemory<L> memory{plan, round.num_fibers, round.k};
   const auto kernel = AdvanceArea<L, Team>;
   const cudaError_t error =
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
@@ -127,23 +98,10 @@ cudaError_t ChooseLayout(cudaStream_t stream, const AreaRound& round, const Team
   return LaunchTeams<Wide>(stream, round, team);
 }
 
-ffi::Error Handler(cudaStream_t stream, ffi::Buffer<ffi::S32> old_indices,
-                   ffi::Buffer<ffi::F32> old_values, ffi::Buffer<ffi::S32> old_counts,
-                   ffi::Buffer<ffi::PRED> is_fixed, ffi::Buffer<ffi::PRED> is_open,
-                   ffi::Buffer<ffi::PRED> is_plastic, ffi::Buffer<ffi::F32> betas,
-                   ffi::Buffer<ffi::F32> w_maxes, ffi::Buffer<ffi::F32> last_inputs,
-                   ffi::RemainingArgs fibers,
-                   ffi::ResultBuffer<ffi::S32> indices, ffi::ResultBuffer<ffi::F32> values,
-                   ffi::ResultBuffer<ffi::S32> counts, ffi::ResultBuffer<ffi::F32> inputs,
-                   ffi::ResultBuffer<ffi::U32> scratch, ffi::RemainingRets changed) {
+ffi::Error Handler(cudaStream_t stream, AreaOperands operands) {
   AreaRound round;
-  ffi::DataType dtype = ffi::DataType::INVALID;
-  ffi::Error invalid =
-      MapAreaRound(old_indices, old_values, old_counts, is_fixed, is_open, is_plastic, betas,
-                   w_maxes, last_inputs, fibers, indices, values, counts, inputs, scratch, changed,
-                   &round, &dtype);
-  if (invalid.failure()) return invalid;
-  if (round.batch == 0) return ffi::Error::Success();
+  const ffi::Error invalid = operands.Map(&round);
+  if (invalid.failure() || round.batch == 0) return invalid;
   const Device* device = nullptr;
   cudaError_t error = FindDevice(&device);
   if (error != cudaSuccess) return StatusOf("assembly_core", error);
@@ -151,31 +109,14 @@ ffi::Error Handler(cudaStream_t stream, ffi::Buffer<ffi::S32> old_indices,
   if (round.batch * team.size > kMaxGridX || TeamListCapacity(round.scratch_size, team.size) < 2) {
     return ffi::Error::InvalidArgument("assembly_core: too many brains, or too little scratch");
   }
-  error = dtype == ffi::F32 ? ChooseLayout<float>(stream, round, team)
-                            : ChooseLayout<uint16_t>(stream, round, team);
+  error = operands.WeightType() == ffi::F32 ? ChooseLayout<float>(stream, round, team)
+                                            : ChooseLayout<uint16_t>(stream, round, team);
   return StatusOf("assembly_core", error);
 }
 
 }  // namespace
 }  // namespace brainjax
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(BrainjaxAssemblyCore, brainjax::Handler,
-                              xla::ffi::Ffi::Bind()
-                                  .Ctx<xla::ffi::PlatformStream<cudaStream_t>>()
-                                  .Arg<xla::ffi::Buffer<xla::ffi::S32>>()    // old indices
-                                  .Arg<xla::ffi::Buffer<xla::ffi::F32>>()    // old values
-                                  .Arg<xla::ffi::Buffer<xla::ffi::S32>>()    // old count
-                                  .Arg<xla::ffi::Buffer<xla::ffi::PRED>>()   // is fixed
-                                  .Arg<xla::ffi::Buffer<xla::ffi::PRED>>()   // is open
-                                  .Arg<xla::ffi::Buffer<xla::ffi::PRED>>()   // is plastic
-                                  .Arg<xla::ffi::Buffer<xla::ffi::F32>>()    // beta
-                                  .Arg<xla::ffi::Buffer<xla::ffi::F32>>()    // w_max
-                                  .Arg<xla::ffi::Buffer<xla::ffi::F32>>()    // last inputs
-                                  .RemainingArgs()  // matrices, then each sender's three parts
-                                  .Ret<xla::ffi::Buffer<xla::ffi::S32>>()    // indices
-                                  .Ret<xla::ffi::Buffer<xla::ffi::F32>>()    // values
-                                  .Ret<xla::ffi::Buffer<xla::ffi::S32>>()    // count
-                                  .Ret<xla::ffi::Buffer<xla::ffi::F32>>()    // inputs
-                                  .Ret<xla::ffi::Buffer<xla::ffi::U32>>()    // scratch
-                                  .RemainingRets(),                          // matrices
+XLA_FFI_DEFINE_HANDLER_SYMBOL(BrainjaxAssemblyCore, brainjax::Unpacked(brainjax::Handler),
+                              brainjax::AreaOperands::Bind().Ctx<brainjax::StreamContext>(),
                               {xla::ffi::Traits::kCmdBufferCompatible});

@@ -5,7 +5,9 @@
 #include <cuda_runtime.h>
 
 #include <cstdint>
+#include <mutex>
 #include <string>
+#include <utility>
 
 #include "batch.h"
 
@@ -16,9 +18,42 @@ constexpr int64_t kMaxGridYZ = 65535;
 
 BRAINJAX_HOST_DEVICE constexpr int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
+using StreamContext = ffi::PlatformStream<cudaStream_t>;  // a handler's, behind its operands
+
 inline ffi::Error StatusOf(const char* operation, cudaError_t error) {
   if (error == cudaSuccess) return ffi::Error::Success();
   return ffi::Error::Internal(std::string(operation) + ": " + cudaGetErrorString(error));
+}
+
+// What the choice of a launch depends on, found out once per device.
+struct Device {
+  std::once_flag once;
+  cudaError_t error = cudaSuccess;
+  int multiprocessors = 0;
+  int architecture = 0;   // the major number of its compute capability
+  int shared_memory = 0;  // bytes that a block may have, if it asks for them
+};
+
+// The current device. Inline, so that all files of the library share one table.
+inline cudaError_t FindDevice(const Device** found) {
+  constexpr int kMaxDevices = 64;
+  static Device devices[kMaxDevices];
+  int id = 0;
+  const cudaError_t error = cudaGetDevice(&id);
+  if (error != cudaSuccess) return error;
+  if (id >= kMaxDevices) return cudaErrorInvalidDevice;
+  Device& device = devices[id];
+  std::call_once(device.once, [&] {
+    const std::pair<cudaDeviceAttr, int*> wanted[] = {
+        {cudaDevAttrMultiProcessorCount, &device.multiprocessors},
+        {cudaDevAttrComputeCapabilityMajor, &device.architecture},
+        {cudaDevAttrMaxSharedMemoryPerBlockOptin, &device.shared_memory}};
+    for (const auto& [attribute, value] : wanted) {
+      if (device.error == cudaSuccess) device.error = cudaDeviceGetAttribute(value, attribute, id);
+    }
+  });
+  *found = &device;
+  return device.error;
 }
 
 // An operation's count may be anything: it was computed on the device.

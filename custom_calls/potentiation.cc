@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "handler.h"
 #include "numbers.h"
 #include "parallel.h"
 
@@ -52,18 +53,12 @@ void PotentiateBatch(ffi::ThreadPool& pool, const Potentiation& call) {
   }
 }
 
-ffi::Error Handler(ffi::ThreadPool pool, ffi::AnyBuffer weights,
-                   ffi::Buffer<ffi::S32> pre_indices, ffi::Buffer<ffi::F32> pre_values,
-                   ffi::Buffer<ffi::S32> pre_counts, ffi::Buffer<ffi::S32> post_indices,
-                   ffi::Buffer<ffi::F32> post_values, ffi::Buffer<ffi::S32> post_counts,
-                   ffi::Buffer<ffi::F32> betas, ffi::Buffer<ffi::F32> w_maxes,
-                   ffi::Result<ffi::AnyBuffer> changed) {
+ffi::Error Handler(ffi::ThreadPool pool, PotentiationOperands operands) {
   Potentiation call;
-  ffi::Error error = MapPotentiation(weights, pre_indices, pre_values, pre_counts, post_indices,
-                                     post_values, post_counts, betas, w_maxes, changed, &call);
+  ffi::Error error = operands.Map(&call);
   if (error.failure()) return error;
-  changed->element_type() == ffi::F32 ? PotentiateBatch<float>(pool, call)
-                                      : PotentiateBatch<uint16_t>(pool, call);
+  operands.changed->element_type() == ffi::F32 ? PotentiateBatch<float>(pool, call)
+                                               : PotentiateBatch<uint16_t>(pool, call);
   return error;
 }
 
@@ -87,16 +82,5 @@ template void Potentiate(ffi::ThreadPool&, uint16_t*, int64_t, int64_t, const Ac
 
 }  // namespace brainjax
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(BrainjaxPotentiate, brainjax::Handler,
-                              xla::ffi::Ffi::Bind()
-                                  .Ctx<xla::ffi::ThreadPool>()
-                                  .Arg<xla::ffi::AnyBuffer>()                // weights
-                                  .Arg<xla::ffi::Buffer<xla::ffi::S32>>()    // pre indices
-                                  .Arg<xla::ffi::Buffer<xla::ffi::F32>>()    // pre values
-                                  .Arg<xla::ffi::Buffer<xla::ffi::S32>>()    // pre count
-                                  .Arg<xla::ffi::Buffer<xla::ffi::S32>>()    // post indices
-                                  .Arg<xla::ffi::Buffer<xla::ffi::F32>>()    // post values
-                                  .Arg<xla::ffi::Buffer<xla::ffi::S32>>()    // post count
-                                  .Arg<xla::ffi::Buffer<xla::ffi::F32>>()    // beta
-                                  .Arg<xla::ffi::Buffer<xla::ffi::F32>>()    // w_max
-                                  .Ret<xla::ffi::AnyBuffer>());              // weights
+XLA_FFI_DEFINE_HANDLER_SYMBOL(BrainjaxPotentiate, brainjax::Unpacked(brainjax::Handler),
+                              brainjax::PotentiationOperands::Bind().Ctx<xla::ffi::ThreadPool>());

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "handler.h"
 #include "launch.h"
 #include "strengthen.cuh"
 
@@ -57,36 +58,19 @@ ffi::Error Potentiate(cudaStream_t stream, const Potentiation& call) {
   return StatusOf("potentiate", cudaGetLastError());
 }
 
-ffi::Error Handler(cudaStream_t stream, ffi::AnyBuffer weights, ffi::Buffer<ffi::S32> pre_indices,
-                   ffi::Buffer<ffi::F32> pre_values, ffi::Buffer<ffi::S32> pre_counts,
-                   ffi::Buffer<ffi::S32> post_indices, ffi::Buffer<ffi::F32> post_values,
-                   ffi::Buffer<ffi::S32> post_counts, ffi::Buffer<ffi::F32> betas,
-                   ffi::Buffer<ffi::F32> w_maxes, ffi::Result<ffi::AnyBuffer> changed) {
+ffi::Error Handler(cudaStream_t stream, PotentiationOperands operands) {
   Potentiation call;
-  ffi::Error error = MapPotentiation(weights, pre_indices, pre_values, pre_counts, post_indices,
-                                     post_values, post_counts, betas, w_maxes, changed, &call);
-  if (error.failure()) return error;
-  if (call.batch == 0 || call.pre.capacity == 0 || call.post.capacity == 0) {
-    return ffi::Error::Success();
+  ffi::Error error = operands.Map(&call);
+  if (error.failure() || call.batch == 0 || call.pre.capacity == 0 || call.post.capacity == 0) {
+    return error;
   }
-  return changed->element_type() == ffi::F32 ? Potentiate<float>(stream, call)
-                                             : Potentiate<uint16_t>(stream, call);
+  return operands.changed->element_type() == ffi::F32 ? Potentiate<float>(stream, call)
+                                                      : Potentiate<uint16_t>(stream, call);
 }
 
 }  // namespace
 }  // namespace brainjax
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(BrainjaxPotentiate, brainjax::Handler,
-                              xla::ffi::Ffi::Bind()
-                                  .Ctx<xla::ffi::PlatformStream<cudaStream_t>>()
-                                  .Arg<xla::ffi::AnyBuffer>()                // weights
-                                  .Arg<xla::ffi::Buffer<xla::ffi::S32>>()    // pre indices
-                                  .Arg<xla::ffi::Buffer<xla::ffi::F32>>()    // pre values
-                                  .Arg<xla::ffi::Buffer<xla::ffi::S32>>()    // pre count
-                                  .Arg<xla::ffi::Buffer<xla::ffi::S32>>()    // post indices
-                                  .Arg<xla::ffi::Buffer<xla::ffi::F32>>()    // post values
-                                  .Arg<xla::ffi::Buffer<xla::ffi::S32>>()    // post count
-                                  .Arg<xla::ffi::Buffer<xla::ffi::F32>>()    // beta
-                                  .Arg<xla::ffi::Buffer<xla::ffi::F32>>()    // w_max
-                                  .Ret<xla::ffi::AnyBuffer>(),               // weights
+XLA_FFI_DEFINE_HANDLER_SYMBOL(BrainjaxPotentiate, brainjax::Unpacked(brainjax::Handler),
+                              brainjax::PotentiationOperands::Bind().Ctx<brainjax::StreamContext>(),
                               {xla::ffi::Traits::kCmdBufferCompatible});

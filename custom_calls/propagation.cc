@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "handler.h"
 #include "parallel.h"
 
 namespace brainjax {
@@ -127,32 +128,12 @@ ffi::Error Propagate(ffi::ThreadPool& pool, const PropagationBatch<W>& batch) {
   return ffi::Error::Success();
 }
 
-// `sort_from` and the scratch are for CUDA.
-ffi::Error Handler(ffi::ThreadPool pool, ffi::Buffer<ffi::S32> indptr,
-                   ffi::Buffer<ffi::S32> indices, ffi::AnyBuffer weights,
-                   ffi::Buffer<ffi::S32> active, ffi::Buffer<ffi::F32> values,
-                   ffi::Buffer<ffi::S32> counts, bool fixed_fan_out, int64_t fraction_bits,
-                   int64_t /*sort_from*/, ffi::ResultBuffer<ffi::S32> sums,
-                   ffi::ResultBuffer<ffi::S32> /*scratch*/) {
-  PropagationOperands operands{indptr, indices, weights,       active,
-                               values, counts,  fixed_fan_out, fraction_bits};
-  return operands.With(sums, [&](const auto& batch) { return Propagate(pool, batch); });
+ffi::Error Handler(ffi::ThreadPool pool, PropagationOperands operands) {
+  return operands.With([&](const auto& batch) { return Propagate(pool, batch); });
 }
 
 }  // namespace
 }  // namespace brainjax
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(BrainjaxPropagateSpikes, brainjax::Handler,
-                              xla::ffi::Ffi::Bind()
-                                  .Ctx<xla::ffi::ThreadPool>()
-                                  .Arg<xla::ffi::Buffer<xla::ffi::S32>>()    // indptr
-                                  .Arg<xla::ffi::Buffer<xla::ffi::S32>>()    // indices
-                                  .Arg<xla::ffi::AnyBuffer>()                // weights
-                                  .Arg<xla::ffi::Buffer<xla::ffi::S32>>()    // active neurons
-                                  .Arg<xla::ffi::Buffer<xla::ffi::F32>>()    // values
-                                  .Arg<xla::ffi::Buffer<xla::ffi::S32>>()    // count
-                                  .Attr<bool>("fixed_fan_out")
-                                  .Attr<int64_t>("fraction_bits")
-                                  .Attr<int64_t>("sort_from")
-                                  .Ret<xla::ffi::Buffer<xla::ffi::S32>>()    // sums
-                                  .Ret<xla::ffi::Buffer<xla::ffi::S32>>());  // scratch
+XLA_FFI_DEFINE_HANDLER_SYMBOL(BrainjaxPropagateSpikes, brainjax::Unpacked(brainjax::Handler),
+                              brainjax::PropagationOperands::Bind().Ctx<xla::ffi::ThreadPool>());

@@ -8,6 +8,7 @@
 // the one before it still runs; then it waits.
 #include <cstdint>
 
+#include "handler.h"
 #include "propagation_call.cuh"
 #include "propagation_sort.cuh"
 
@@ -69,62 +70,61 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
   }
 }
 
-int DeviceAttribute(cudaDeviceAttr attribute) {
-  int device = 0, value = 1;
-  cudaGetDevice(&device);
-  cudaDeviceGetAttribute(&value, attribute, device);
-  return value;
-}
+// Starts the kernels of a call.
+struct Launcher {
+  const Device& device;
+  cudaStream_t stream;
 
-// Starts a kernel that may overlap with the one before it on the stream.
-template <typename... Parameters, typename... Arguments>
-cudaError_t LaunchOverlapping(cudaStream_t stream, void (*kernel)(Parameters...), dim3 grid,
-                              int threads, int64_t shared_bytes, const Arguments&... arguments) {
-  constexpr int64_t kWithoutAsking = 48 << 10;
-  if (shared_bytes > kWithoutAsking) {
-    const cudaError_t error = cudaFuncSetAttribute(
-        kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes));
-    if (error != cudaSuccess) return error;
+  // Blocks for each batch element, at most `most`, so that all together fill the machine once.
+  dim3 Grid(int64_t most, int64_t batch) const {
+    const int64_t blocks = int64_t{device.multiprocessors} * kBlocksPerMultiprocessor;
+    const int64_t columns = std::clamp<int64_t>(std::min(most, blocks / batch), 1, kMaxSortBlocks);
+    return dim3(static_cast<unsigned>(columns),
+                static_cast<unsigned>(std::min(batch, kMaxGridYZ)));
   }
-  cudaLaunchAttribute overlap = {};
-  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  overlap.val.programmaticStreamSerializationAllowed = 1;
-  cudaLaunchConfig_t config = {};
-  config.gridDim = grid;
-  config.blockDim = dim3(threads);
-  config.dynamicSmemBytes = shared_bytes;
-  config.stream = stream;
-  config.attrs = &overlap;
-  config.numAttrs = DeviceAttribute(cudaDevAttrComputeCapabilityMajor) >= 9 ? 1 : 0;
-  return cudaLaunchKernelEx(&config, kernel, arguments...);
-}
 
-// Blocks for each batch element, at most `most`, so that all together fill the machine once.
-dim3 GridOf(int64_t most, int64_t batch) {
-  const int64_t blocks = int64_t{DeviceAttribute(cudaDevAttrMultiProcessorCount)} *
-                         kBlocksPerMultiprocessor;
-  const int64_t columns = std::clamp<int64_t>(std::min(most, blocks / batch), 1, kMaxSortBlocks);
-  return dim3(static_cast<unsigned>(columns), static_cast<unsigned>(std::min(batch, kMaxGridYZ)));
-}
+  // Starts a kernel that may overlap with the one before it on the stream.
+  template <typename... Parameters, typename... Arguments>
+  cudaError_t StartOverlapping(void (*kernel)(Parameters...), dim3 grid, int threads,
+                               int64_t shared_bytes, const Arguments&... arguments) const {
+    constexpr int64_t kWithoutAsking = 48 << 10;
+    if (shared_bytes > kWithoutAsking) {
+      const cudaError_t error = cudaFuncSetAttribute(
+          kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes));
+      if (error != cudaSuccess) return error;
+    }
+    cudaLaunchAttribute overlap = {};
+    overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    overlap.val.programmaticStreamSerializationAllowed = 1;
+    cudaLaunchConfig_t config = {};
+    config.gridDim = grid;
+    config.blockDim = dim3(threads);
+    config.dynamicSmemBytes = shared_bytes;
+    config.stream = stream;
+    config.attrs = &overlap;
+    config.numAttrs = device.architecture >= 9 ? 1 : 0;
+    return cudaLaunchKernelEx(&config, kernel, arguments...);
+  }
+};
 
 template <typename Events>
-cudaError_t LaunchSort(cudaStream_t stream, Call<typename Events::Weight> call) {
+cudaError_t StartSort(const Launcher& launcher, Call<typename Events::Weight> call) {
   constexpr bool kWeighted = !std::is_same_v<typename Events::Weight, UnitWeight>;
-  const dim3 grid = GridOf(kMaxSortBlocks, call.batch.size);
+  const dim3 grid = launcher.Grid(kMaxSortBlocks, call.batch.size);
   call.sort_blocks = grid.x;
   cudaError_t error =
-      LaunchOverlapping(stream, SortKernel<Events>, grid, kThreads,
-                        TileBuffers<kWeighted>::Bytes(call.scratch.slices), call);
+      launcher.StartOverlapping(SortKernel<Events>, grid, kThreads,
+                                TileBuffers<kWeighted>::Bytes(call.scratch.slices), call);
   if (error != cudaSuccess) return error;
   const dim3 slices(static_cast<unsigned>(call.scratch.slices), grid.y);
-  error = LaunchOverlapping(stream, SumKernel<Events>, slices, kSumThreads,
-                            sizeof(int32_t) << call.scratch.slice_bits, call);
+  error = launcher.StartOverlapping(SumKernel<Events>, slices, kSumThreads,
+                                    sizeof(int32_t) << call.scratch.slice_bits, call);
   if (error != cudaSuccess) return error;
-  return LaunchOverlapping(stream, RestKernel<Events>, grid, kThreads, 0, call);
+  return launcher.StartOverlapping(RestKernel<Events>, grid, kThreads, 0, call);
 }
 
 template <typename Events>
-ffi::Error Propagate(cudaStream_t stream, Call<typename Events::Weight> call) {
+ffi::Error Propagate(const Launcher& launcher, Call<typename Events::Weight> call) {
   using W = typename Events::Weight;
   const Propagation<W>& first = call.batch.first;
   const bool may_sort = call.sort_from > 0;
@@ -137,14 +137,16 @@ ffi::Error Propagate(cudaStream_t stream, Call<typename Events::Weight> call) {
   }
   if (Events::kCounted || !may_sort) {
     const int64_t vectors = CeilDiv(call.batch.size * int64_t{first.num_post}, 4 * kThreads);
-    const dim3 grid = Events::kCounted ? GridOf(kChunks, call.batch.size) : GridOf(vectors, 1);
-    PrepareKernel<W><<<grid, kThreads, 0, stream>>>(call, !may_sort, Events::kCounted);
+    const dim3 grid = Events::kCounted ? launcher.Grid(kChunks, call.batch.size)
+                                       : launcher.Grid(vectors, 1);
+    PrepareKernel<W><<<grid, kThreads, 0, launcher.stream>>>(call, !may_sort, Events::kCounted);
     if (cudaError_t error = cudaGetLastError()) return StatusOf("propagate_spikes", error);
   }
-  if (may_sort) return StatusOf("propagate_spikes", LaunchSort<Events>(stream, call));
-  const dim3 grid = GridOf(CeilDiv(max_synapses, Events::kWidth * kThreads), call.batch.size);
+  if (may_sort) return StatusOf("propagate_spikes", StartSort<Events>(launcher, call));
+  const int64_t blocks = CeilDiv(max_synapses, Events::kWidth * kThreads);
+  const dim3 grid = launcher.Grid(blocks, call.batch.size);
   return StatusOf("propagate_spikes",
-                  LaunchOverlapping(stream, ScatterKernel<Events>, grid, kThreads, 0, call));
+                  launcher.StartOverlapping(ScatterKernel<Events>, grid, kThreads, 0, call));
 }
 
 // Whether every row starts at a multiple of 16 bytes, or of four weights.
@@ -154,41 +156,26 @@ bool HasAlignedRows(const Propagation<W>& problem) {
          reinterpret_cast<uintptr_t>(problem.weights) % (4 * sizeof(W)) == 0;
 }
 
-ffi::Error Handler(cudaStream_t stream, ffi::Buffer<ffi::S32> indptr,
-                   ffi::Buffer<ffi::S32> indices, ffi::AnyBuffer weights,
-                   ffi::Buffer<ffi::S32> active, ffi::Buffer<ffi::F32> values,
-                   ffi::Buffer<ffi::S32> counts, bool fixed_fan_out, int64_t fraction_bits,
-                   int64_t sort_from, ffi::ResultBuffer<ffi::S32> sums,
-                   ffi::ResultBuffer<ffi::S32> scratch) {
-  PropagationOperands operands{indptr, indices, weights,       active,
-                               values, counts,  fixed_fan_out, fraction_bits};
-  return operands.With(sums, [&](const auto& batch) {
+ffi::Error Handler(cudaStream_t stream, PropagationOperands operands) {
+  const Device* device = nullptr;
+  const cudaError_t error = FindDevice(&device);
+  if (error != cudaSuccess) return StatusOf("propagate_spikes", error);
+  const Launcher launcher{*device, stream};
+  const Scratch scratch(operands.scratch->typed_data(), operands.scratch->dimensions().back());
+  return operands.With([&](const auto& batch) {
     using W = std::remove_const_t<std::remove_pointer_t<decltype(batch.first.weights)>>;
     if (batch.size == 0 || batch.first.num_post == 0) return ffi::Error::Success();
-    const Call<W> call{batch, Scratch(scratch->typed_data(), scratch->dimensions().back()),
-                       sort_from, 0};
-    if (!fixed_fan_out) return Propagate<CompressedEvents<W>>(stream, call);
-    return HasAlignedRows(batch.first)
-               ? Propagate<FanOutEvents<W, 4>>(stream, call)
-               : Propagate<FanOutEvents<W, 1>>(stream, call);
+    const Call<W> call{batch, scratch, operands.sort_from, 0};
+    if (!operands.fixed_fan_out) return Propagate<CompressedEvents<W>>(launcher, call);
+    return HasAlignedRows(batch.first) ? Propagate<FanOutEvents<W, 4>>(launcher, call)
+                                       : Propagate<FanOutEvents<W, 1>>(launcher, call);
   });
 }
 
 }  // namespace propagation
 }  // namespace brainjax
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(BrainjaxPropagateSpikes, brainjax::propagation::Handler,
-                              xla::ffi::Ffi::Bind()
-                                  .Ctx<xla::ffi::PlatformStream<cudaStream_t>>()
-                                  .Arg<xla::ffi::Buffer<xla::ffi::S32>>()   // indptr
-                                  .Arg<xla::ffi::Buffer<xla::ffi::S32>>()   // indices
-                                  .Arg<xla::ffi::AnyBuffer>()               // weights
-                                  .Arg<xla::ffi::Buffer<xla::ffi::S32>>()   // active neurons
-                                  .Arg<xla::ffi::Buffer<xla::ffi::F32>>()   // values
-                                  .Arg<xla::ffi::Buffer<xla::ffi::S32>>()   // count
-                                  .Attr<bool>("fixed_fan_out")
-                                  .Attr<int64_t>("fraction_bits")
-                                  .Attr<int64_t>("sort_from")
-                                  .Ret<xla::ffi::Buffer<xla::ffi::S32>>()   // sums
-                                  .Ret<xla::ffi::Buffer<xla::ffi::S32>>(),  // scratch
+XLA_FFI_DEFINE_HANDLER_SYMBOL(BrainjaxPropagateSpikes,
+                              brainjax::Unpacked(brainjax::propagation::Handler),
+                              brainjax::PropagationOperands::Bind().Ctx<brainjax::StreamContext>(),
                               {xla::ffi::Traits::kCmdBufferCompatible});

@@ -112,24 +112,35 @@ struct PropagationBatch {
   }
 };
 
-// The operands of a call, as both platforms bind them.
+// The operands, in the order of propagation.py.
 struct PropagationOperands {
-  ffi::Buffer<ffi::S32> indptr;
-  ffi::Buffer<ffi::S32> indices;
+  ffi::Buffer<ffi::S32> indptr, indices;
   ffi::AnyBuffer weights;
   ffi::Buffer<ffi::S32> active;
   ffi::Buffer<ffi::F32> values;
   ffi::Buffer<ffi::S32> counts;
   bool fixed_fan_out;
   int64_t fraction_bits;
+  int64_t sort_from;  // for CUDA, as is the scratch
+  ffi::ResultBuffer<ffi::S32> sums, scratch;
+
+  static auto Bind() {
+    return ffi::Ffi::Bind()
+        .Arg<ffi::Buffer<ffi::S32>>().Arg<ffi::Buffer<ffi::S32>>().Arg<ffi::AnyBuffer>()
+        .Arg<ffi::Buffer<ffi::S32>>().Arg<ffi::Buffer<ffi::F32>>().Arg<ffi::Buffer<ffi::S32>>()
+        .Attr<bool>("fixed_fan_out")
+        .Attr<int64_t>("fraction_bits")
+        .Attr<int64_t>("sort_from")
+        .Ret<ffi::Buffer<ffi::S32>>().Ret<ffi::Buffer<ffi::S32>>();
+  }
 
   // Calls run(PropagationBatch<W>) for the type of the weights.
   template <typename Run>
-  ffi::Error With(ffi::Result<ffi::Buffer<ffi::S32>> sums, const Run& run) {
+  ffi::Error With(const Run& run) {
     switch (weights.element_type()) {
-      case ffi::PRED: return Map<UnitWeight>(*sums, 1, run);
-      case ffi::U8: return Map<uint8_t>(*sums, fixed_fan_out ? 2 : 1, run);
-      case ffi::F32: return Map<float>(*sums, fixed_fan_out ? 2 : 1, run);
+      case ffi::PRED: return Map<UnitWeight>(1, run);
+      case ffi::U8: return Map<uint8_t>(fixed_fan_out ? 2 : 1, run);
+      case ffi::F32: return Map<float>(fixed_fan_out ? 2 : 1, run);
       default:
         return ffi::Error::InvalidArgument(
             "propagate_spikes: weights must be F32 or U8, or PRED and empty");
@@ -138,8 +149,8 @@ struct PropagationOperands {
 
  private:
   template <typename W, typename Run>
-  ffi::Error Map(ffi::Buffer<ffi::S32> sums, int weights_rank, const Run& run) {
-    const Dimensions result = sums.dimensions();
+  ffi::Error Map(int weights_rank, const Run& run) {
+    const Dimensions result = sums->dimensions();
     const int indices_rank = fixed_fan_out ? 2 : 1;
     PropagationBatch<W> batch;
     if (!MapBatch(indptr.dimensions(), 1, result, 1, &batch.indptr_at) ||
@@ -177,7 +188,7 @@ struct PropagationOperands {
     first.weights = static_cast<const W*>(weights.untyped_data());
     first.active = active.typed_data();
     first.values = values.typed_data();
-    first.sums = sums.typed_data();
+    first.sums = sums->typed_data();
     first.capacity = active.dimensions().back();
     first.count = 0;
     first.scale = std::ldexp(1.0f, static_cast<int>(fraction_bits));

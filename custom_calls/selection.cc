@@ -10,7 +10,7 @@
 #include <cmath>
 #include <cstdint>
 
-#include "batch.h"
+#include "handler.h"
 #include "key_scan.h"
 #include "parallel.h"
 
@@ -215,58 +215,27 @@ template void SelectWinners(ffi::ThreadPool*, const int32_t*, int64_t, int64_t, 
 namespace {
 
 template <typename Score>
-ffi::Error SelectAs(ffi::ThreadPool pool, const ffi::AnyBuffer& scores,
-                    ffi::Buffer<ffi::S32>& counts, ffi::Result<ffi::Buffer<ffi::S32>>& winners,
-                    ffi::Result<ffi::Buffer<ffi::U32>>& scratch) {
-  BatchOffsets scores_at, counts_at;
-  const Dimensions result = winners->dimensions();
-  const int64_t batch = BatchSize(result, 1);
-  if (!MapBatch(scores.dimensions(), 1, result, 1, &scores_at) ||
-      !MapBatch(counts.dimensions(), 0, result, 1, &counts_at) ||
-      BatchSize(scratch->dimensions(), 1) != batch) {
-    return ffi::Error::InvalidArgument("select_winners: batch dimensions do not fit");
-  }
-  const int64_t n = scores.dimensions().back();
-  const int64_t capacity = result.back();
-  const int64_t words = scratch->dimensions().back();
+void SelectBatch(ffi::ThreadPool& pool, const Selection<Score>& call) {
   const auto select = [&](ffi::ThreadPool* helpers, int64_t b) {
-    SelectWinners(helpers, static_cast<const Score*>(scores.untyped_data()) + scores_at(b), n,
-                  counts.typed_data()[counts_at(b)], capacity, scratch->typed_data() + b * words,
-                  words, winners->typed_data() + b * capacity);
+    SelectWinners(helpers, call.Scores(b), call.n, call.counts[call.counts_at(b)], call.capacity,
+                  call.Scratch(b), call.scratch_size, call.Winners(b));
   };
-  if (batch < pool.num_threads()) {
-    for (int64_t b = 0; b < batch; ++b) select(&pool, b);
+  if (call.batch < pool.num_threads()) {
+    for (int64_t b = 0; b < call.batch; ++b) select(&pool, b);
   } else {
-    ParallelFor(pool, batch, [&](int64_t b) { select(nullptr, b); });
+    ParallelFor(pool, call.batch, [&](int64_t b) { select(nullptr, b); });
   }
-  return ffi::Error::Success();
 }
 
-ffi::Error Handler(ffi::ThreadPool pool, ffi::AnyBuffer scores, ffi::Buffer<ffi::S32> counts,
-                   ffi::ResultBuffer<ffi::S32> winners, ffi::ResultBuffer<ffi::U32> scratch) {
-  switch (scores.element_type()) {
-    case ffi::F32:
-      return SelectAs<float>(pool, scores, counts, winners, scratch);
-    case ffi::BF16:
-      return SelectAs<BFloat16>(pool, scores, counts, winners, scratch);
-    case ffi::S32:
-      return SelectAs<int32_t>(pool, scores, counts, winners, scratch);
-    case ffi::U16:
-      return SelectAs<uint16_t>(pool, scores, counts, winners, scratch);
-    case ffi::U8:
-      return SelectAs<uint8_t>(pool, scores, counts, winners, scratch);
-    default:
-      return ffi::Error::InvalidArgument("select_winners: no kernel for this type of scores");
-  }
+ffi::Error Handler(ffi::ThreadPool pool, SelectionOperands operands) {
+  return operands.With([&](const auto& call) {
+    SelectBatch(pool, call);
+    return ffi::Error::Success();
+  });
 }
 
 }  // namespace
 }  // namespace brainjax
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(BrainjaxSelectWinners, brainjax::Handler,
-                              xla::ffi::Ffi::Bind()
-                                  .Ctx<xla::ffi::ThreadPool>()
-                                  .Arg<xla::ffi::AnyBuffer>()                // scores
-                                  .Arg<xla::ffi::Buffer<xla::ffi::S32>>()    // count
-                                  .Ret<xla::ffi::Buffer<xla::ffi::S32>>()    // winners
-                                  .Ret<xla::ffi::Buffer<xla::ffi::U32>>());  // scratch
+XLA_FFI_DEFINE_HANDLER_SYMBOL(BrainjaxSelectWinners, brainjax::Unpacked(brainjax::Handler),
+                              brainjax::SelectionOperands::Bind().Ctx<xla::ffi::ThreadPool>());

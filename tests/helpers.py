@@ -46,6 +46,15 @@ def random_active(
     return ops.ActiveSet(jnp.asarray(indices), jnp.asarray(values), jnp.asarray(count, jnp.int32))
 
 
+def weights_of_synapses(rng: np.random.Generator, kind: str, shape) -> np.ndarray | None:
+    """Weights of one of the types that sparse synapses have; None where each is 1."""
+    if kind == "unit":
+        return None
+    if kind == "uint8":
+        return rng.integers(0, 256, shape).astype(np.uint8)
+    return rng.standard_normal(shape).astype(np.float32)
+
+
 def neurons(active: ops.ActiveSet) -> np.ndarray:
     """The listed neurons of one set."""
     return np.asarray(active.indices)[: int(active.count)]

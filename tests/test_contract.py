@@ -16,13 +16,16 @@ from helpers import (
     random_active,
     stacked,
     weight_copies,
+    weights_of_synapses,
 )
+from rounds import POST, K, area
 
 from brainjax import ops
-from brainjax.ops import accumulation, backend as backends, potentiation, selection
+from brainjax.ops import accumulation, backend as backends, potentiation, propagation, selection
+from brainjax.ops.assembly_core import HANDLER as ASSEMBLY_CORE
 
-PRE, POST, CAPACITY = 150, 61, 70  # more rows than lanes; no multiple of any vector width
-K, RUNNERS_UP = 9, 4
+PRE, CAPACITY = 150, 70  # more rows than lanes; no multiple of any vector width
+RUNNERS_UP, FAN_OUT = 4, 7
 
 
 def accumulate(weights, active, *, backend):
@@ -44,6 +47,18 @@ def potentiate(weights, pre, post, beta, w_max, *, backend):
     return ops.potentiate(weights, pre, post, beta, w_max, backend=backend)
 
 
+def core(*operands, backend):
+    return ops.assembly_core(k=K, backend=backend, **dict(zip(ROUND, operands, strict=True)))
+
+
+def propagate(synapses, active, *, backend):
+    return ops.propagate_spikes(synapses, active, POST, backend=backend)
+
+
+def count_arrivals(synapses, active, *, backend):
+    return ops.propagate_integers(synapses, active, POST, backend=backend)
+
+
 def hard_choice(scores, firing, temperature):
     """What `select` returns, from the reference alone."""
     del temperature  # of no effect without a gradient
@@ -62,6 +77,38 @@ def straight_through_choice(scores, firing, temperature):
     soft = ops.soft_winners(scores, K, temperature)
     soft = jnp.where(firing, soft.at[hard.indices].get(mode="fill", fill_value=0), 0)
     return hard.replace(values=hard.values + soft - jax.lax.stop_gradient(soft))
+
+
+def three_operations(*operands):
+    """What `core` returns, from the reference alone, which takes no hint."""
+    operands = dict(zip(ROUND, operands, strict=True))
+    del operands["last_inputs"]
+    return ops.assembly_core_reference(k=K, **operands)
+
+
+def rounded_sum(synapses, active):
+    return ops.propagate_spikes_reference(synapses, active, POST)
+
+
+def straight_through_sum(synapses, active):
+    """The rounded sum with the gradient of the one without rounding."""
+    exact = rounded_sum(*jax.lax.stop_gradient((synapses, active)))
+    used = jnp.arange(CAPACITY) < active.count
+    sent = jnp.zeros(PRE).at[active.indices].add(jnp.where(used, active.values, 0), mode="drop")
+    if isinstance(synapses, ops.FixedFanOut):
+        pre = jnp.broadcast_to(jnp.arange(PRE)[:, None], synapses.indices.shape)
+    else:
+        places = jnp.arange(synapses.indices.size)
+        pre = jnp.searchsorted(synapses.indptr, places, side="right") - 1
+    weights = 1.0 if synapses.weights is None else synapses.weights.astype(jnp.float32)
+    soft = jnp.zeros(POST).at[synapses.indices].add(weights * sent[pre], mode="drop")
+    return exact + soft - jax.lax.stop_gradient(soft)
+
+
+def rounded_integers(synapses, active):
+    """Those of the rounded sum, which float32 holds exactly here; without a gradient."""
+    synapses, active = jax.lax.stop_gradient((synapses, active))
+    return (rounded_sum(synapses, active) * 2.0**synapses.fraction_bits).astype(jnp.int32)
 
 
 def accumulation_case(*, dtype=np.float32, count=65, **options):
@@ -86,6 +133,41 @@ def potentiation_case(*, dtype=np.float32, counts=(65, 20), w_max=np.inf, **opti
         pre = random_active(rng, PRE, counts[0], CAPACITY, **options)
         post = random_active(rng, POST, counts[1], 25, **options)
         return weights.astype(dtype), pre, post, jnp.float32(0.3), jnp.float32(w_max)
+
+    return draw
+
+
+ROUND = tuple(area(0))  # the names of its operands
+
+
+def core_case(kind="normal", *, count=None, is_open=(True, True), is_fixed=False, **options):
+    def draw(rng):
+        operands = area(rng, kind, fibers=2, **options)
+        operands |= {"is_open": jnp.asarray(is_open), "is_fixed": jnp.asarray(is_fixed)}
+        if count is not None:
+            stimulus, population = operands["senders"]
+            operands["senders"] = stimulus, population.replace(count=jnp.int32(count))
+        return tuple(operands.values())
+
+    return draw
+
+
+def propagation_case(
+    layout, kind, *, fan_out=FAN_OUT, count=65, graded=True, unused=0.0, **options
+):
+    def draw(rng):
+        active = random_active(rng, PRE, count, CAPACITY, graded=graded, **options)
+        values = jnp.where(jnp.arange(CAPACITY) < count, active.values, unused)
+        active = active.replace(values=values)
+        if layout == "fixed":
+            targets = rng.integers(0, POST + 1, (PRE, fan_out))  # POST: no synapse
+            weights = weights_of_synapses(rng, kind, targets.shape)
+            return ops.fixed_fan_out(targets, POST, weights, fraction_bits=8), active
+        size = PRE * fan_out  # of all rows together
+        indptr = np.array([0, *np.sort(rng.integers(0, size + 1, PRE - 1)), size])
+        weights = weights_of_synapses(rng, kind, size)
+        targets = rng.integers(0, POST, size)
+        return ops.compressed_rows(indptr, targets, POST, weights, fraction_bits=8), active
 
     return draw
 
@@ -163,6 +245,78 @@ OPS = {
         shared_axes=((None, 0, 0, None, None), (0, None, 0, 0, None), (0, 0, 0, None, 0)),
         terms=CAPACITY * 25,
     ),
+    "core": Op(
+        call=core,
+        definition=three_operations,
+        differentiable=three_operations,
+        handler=ASSEMBLY_CORE,
+        cases={
+            "normal": core_case(),
+            "fixed": core_case(is_fixed=True),
+            "whole numbers": core_case("whole numbers"),
+            "closed": core_case(is_open=(False, False)),
+            "unknown hint": core_case(hint="unknown"),
+            "sparse": core_case("sparse"),
+            "first fiber closed": core_case(is_open=(False, True)),
+            "second fiber closed": core_case(is_open=(True, False)),
+            "clustered": core_case("clustered"),
+            "hint too high": core_case(hint="too high"),
+            "hint too low": core_case(hint="too low"),
+            "no sender": core_case(count=0),
+            "negative count": core_case(count=-3),
+            "count beyond the list": core_case(count=10**6),
+            "bfloat16": core_case(dtype=jnp.bfloat16),
+            "bfloat16, whole numbers": core_case("whole numbers", dtype=jnp.bfloat16),
+        },
+        # Each brain has its own flags, or its own senders, and all share the rest.
+        shared_axes=(
+            tuple(0 if name in ("is_open", "is_fixed") else None for name in ROUND),
+            tuple(0 if name == "senders" else None for name in ROUND),
+        ),
+        terms=CAPACITY * 25,
+    ),
+    "propagate": Op(
+        call=propagate,
+        definition=rounded_sum,
+        differentiable=straight_through_sum,
+        handler=propagation.HANDLER,
+        cases={
+            "float32": propagation_case("compressed", "float32"),
+            "spikes": propagation_case("compressed", "float32", graded=False),
+            "full": propagation_case("compressed", "float32", count=CAPACITY),
+            "empty": propagation_case("compressed", "float32", count=0),
+            "far padding": propagation_case("compressed", "float32", padding=FAR),
+            "padding that names a neuron": propagation_case(
+                "compressed", "float32", padding=3, unused=9.0
+            ),
+            "unit": propagation_case("compressed", "unit"),
+            "no synapses": propagation_case("compressed", "float32", fan_out=0),
+            "several blocks": propagation_case("compressed", "float32", fan_out=400),
+            "fixed, float32": propagation_case("fixed", "float32"),
+            "fixed, empty": propagation_case("fixed", "float32", count=0),
+            "fixed, padding that names a neuron": propagation_case(
+                "fixed", "float32", padding=3, unused=9.0
+            ),
+            "fixed, uint8": propagation_case("fixed", "uint8"),
+        },
+        shared_axes=((None, 0), (0, None)),
+        terms=PRE * FAN_OUT,
+    ),
+    # The same kernel on the operands that it takes in the other ways: no indptr, no weights.
+    "propagate integers": Op(
+        call=count_arrivals,
+        definition=rounded_integers,
+        differentiable=rounded_integers,
+        handler=propagation.HANDLER,
+        cases={
+            "unit": propagation_case("fixed", "unit"),
+            "empty": propagation_case("fixed", "unit", count=0),
+            "full": propagation_case("fixed", "unit", count=CAPACITY),
+            "float32": propagation_case("compressed", "float32"),
+        },
+        shared_axes=((None, 0), (0, None)),
+        terms=PRE * FAN_OUT,
+    ),
 }
 each_op = pytest.mark.parametrize("op", OPS.values(), ids=OPS)
 CASES = {
@@ -228,7 +382,7 @@ def assert_close_gradients(op, actual, expected):
         # The same terms in another order, rounded once more to the type of the operand.
         error = op.terms * np.finfo(np.float32).eps + float(jnp.finfo(got.dtype).eps)
         got, wanted = np.asarray(got, np.float64), np.asarray(wanted, np.float64)
-        np.testing.assert_allclose(got, wanted, rtol=0, atol=error * np.abs(wanted).max())
+        np.testing.assert_allclose(got, wanted, rtol=0, atol=error * np.abs(wanted).max(initial=0))
 
 
 @each_backend
@@ -301,7 +455,7 @@ def test_nested_batch_is_a_loop(op, backend):
 @each_op
 def test_batch_along_another_axis(op, backend):
     call, batch = on(op, backend), batch_of(op, 3, seed=6)
-    last = jnp.moveaxis(batch[0], 0, -1)
+    last = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, -1), batch[0])
     axes = (-1, *(0 for _ in batch[1:]))
     assert_same_bits(jax.jit(jax.vmap(call, axes))(last, *batch[1:]), jax.vmap(call)(*batch))
 
@@ -315,9 +469,14 @@ def test_scan_is_a_loop(op, backend):
 
 
 # An infinite score has no threshold, and equal scores no slope that both sides round alike.
-DIFFERENTIABLE = {
-    name: row for name, row in CASES.items() if name not in ("select, special", "select, few")
-}
+# A round has the gradients of its operations, which bfloat16 is tried on; integers have none.
+WITHOUT_GRADIENT = (
+    "select, special",
+    "select, few",
+    "core, bfloat16",
+    *(f"propagate integers, {case}" for case in ("unit", "empty", "full")),
+)
+DIFFERENTIABLE = {name: row for name, row in CASES.items() if not name.startswith(WITHOUT_GRADIENT)}
 
 
 @each_backend
@@ -353,7 +512,7 @@ def test_changed_numbers_do_not_trace_again(op, backend):
         return op.call(*operands, backend=backend)
 
     for seed in range(3):
-        call(*usual_operands(op, seed))
+        call.trace(*usual_operands(op, seed))
     assert traces == 1
 
 
@@ -366,23 +525,56 @@ def test_lowers_for_cuda_without_a_gpu(op):
     assert called == ("cuda" in backends.platforms_with(op.handler))
 
 
+@each_op
+def test_a_missing_kernel_is_an_error(op, monkeypatch):
+    monkeypatch.setattr(backends, "platforms_with", lambda handler: ())
+    with pytest.raises(RuntimeError, match=f"no compiled {op.handler}: .*cpu"):
+        op.call(*usual_operands(op, seed=13), backend="kernel")
+
+
+def test_an_unknown_backend_is_an_error():
+    with pytest.raises(ValueError, match=r"backend must be one of .*'kernel'.*; got 'fast'"):
+        backends.check("fast")
+
+
 def test_no_kernel_for_these_operands_is_an_error():
     nobody = ops.active_set.empty(3, 2)
     with pytest.raises(RuntimeError, match=r"BrainjaxAccumulateRows.*float16"):
         ops.accumulate_rows(jnp.ones((3, 4), jnp.float16), nobody, backend="kernel")
 
 
+def in_three_operations(weights, active, backend):
+    received = ops.accumulate_rows(weights, active, backend=backend)
+    winners = ops.select_winners(received, 20, backend=backend)
+    weights = ops.potentiate(weights, active, winners, 0.1, 20.0, backend=backend)
+    return weights, winners, received
+
+
+def in_one_operation(weights, active, backend):
+    (weights,), received, winners = ops.assembly_core(
+        [weights],
+        [active],
+        active,
+        20,
+        is_open=jnp.ones(1, bool),
+        is_plastic=jnp.ones(1, bool),
+        beta=jnp.full(1, 0.1),
+        w_max=jnp.full(1, 20.0),
+        last_inputs=jnp.zeros(512),
+        backend=backend,
+    )
+    return weights, winners, received
+
+
 @each_backend
-def test_scan_updates_donated_weights_in_place(backend):
+@pytest.mark.parametrize("advance", [in_three_operations, in_one_operation])
+def test_scan_updates_donated_weights_in_place(advance, backend):
     """A round of accumulate, select, potentiate moves no matrix."""
     weights = jnp.ones((1024, 512))
     start = ops.active_set.from_indices(np.arange(20), 1024)
 
     def round_(carry, _):
-        weights, active = carry
-        received = ops.accumulate_rows(weights, active, backend=backend)
-        winners = ops.select_winners(received, 20, backend=backend)
-        weights = ops.potentiate(weights, active, winners, 0.1, 20.0, backend=backend)
+        weights, winners, received = advance(*carry, backend)
         return (weights, winners), received.sum()
 
     run = jax.jit(
@@ -396,17 +588,27 @@ def test_scan_updates_donated_weights_in_place(backend):
     assert compiled.memory_analysis().alias_size_in_bytes >= weights.nbytes
 
 
+def shared_weights():
+    return jnp.ones((4096, 256)), ops.accumulate_rows, 3
+
+
+def shared_synapses():
+    synapses = ops.fixed_fan_out(np.zeros((4096, 256), int), 100)
+    return synapses, functools.partial(ops.propagate_spikes, num_post=100), 7
+
+
 @each_backend
-def test_batch_does_not_copy_shared_weights(backend):
-    """64 active sets on one matrix: no 64 matrices, and not one copy of it."""
-    weights = jnp.ones((4096, 256))
+@pytest.mark.parametrize("shared", [shared_weights, shared_synapses])
+def test_batch_does_not_copy_what_it_shares(shared, backend):
+    """64 active sets on one matrix or network: no 64 of them, and not one copy of it."""
+    weights, call, times_gathered = shared()
     batch = stacked([ops.active_set.from_indices([i, i + 64], 4096, 32) for i in range(64)])
-    call = functools.partial(ops.accumulate_rows, backend=backend)
+    call = functools.partial(call, backend=backend)
     compiled = jax.jit(jax.vmap(call, (None, 0))).lower(weights, batch).compile()
-    # The reference gathers 32 rows for each of the 64 sets; the kernel needs nothing.
+    # A reference gathers 32 rows for each of the 64 sets; the kernel needs nothing.
     rows = 64 * 32 * 256 * 4
-    assert compiled.memory_analysis().temp_size_in_bytes < 3 * rows + weights.nbytes // 4
-    assert weight_copies(compiled, weights.shape) == 0
+    assert compiled.memory_analysis().temp_size_in_bytes < times_gathered * rows + 2**20
+    assert weight_copies(compiled, (4096, 256)) == 0
 
 
 def on_gpu(call, operands):

@@ -1,6 +1,8 @@
 """Every experiment that is found runs in its smoke settings and writes what it promises."""
 
 import json
+import subprocess
+import sys
 import types
 from typing import Any
 
@@ -126,3 +128,18 @@ def test_benchmark_smoke_run_has_both_sides(name, tmp_path):
     rows = json.loads(path.read_text())["rows"]
     assert rows
     assert "jnp" in json.dumps(rows)
+
+
+def test_parts_of_programs_are_no_programs():
+    assert list(experiment.folder("benchmarks").glob("_*.py"))
+    assert {"assemblies", "ops"} <= set(experiment.names("benchmarks"))
+    assert not any(name.startswith("_") for name in experiment.names("benchmarks"))
+
+
+def test_a_benchmark_of_several_files_runs_as_a_script():
+    script = experiment.folder("benchmarks") / "ops.py"
+    done = subprocess.run(
+        [sys.executable, str(script), "--help"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == experiment.OK, done.stderr
+    assert "python benchmarks/ops.py" in done.stdout

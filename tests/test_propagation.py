@@ -6,23 +6,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_same_bits, at, random_active, stacked
+from helpers import assert_same_bits, each_backend, random_active, stacked, weights_of_synapses
 from hypothesis import given, strategies as st
 from hypothesis.extra.numpy import arrays
 from jax.test_util import check_grads
 
 from brainjax import ops
-from brainjax.ops import backend as backends, propagation, sparse_rows
-from brainjax.ops.propagation import (
-    propagate_integers,
-    propagate_spikes,
-    propagate_spikes_reference,
-)
+from brainjax.ops import propagation, sparse_rows
+from brainjax.ops.propagation import propagate_integers, propagate_spikes
 from brainjax.ops.sparse_rows import choose_fraction_bits, compressed_rows, fixed_fan_out
 
-HAS_KERNEL = backends.default_platform() in backends.platforms_with(propagation.HANDLER)
-BACKENDS = ("reference", "auto", "kernel") if HAS_KERNEL else ("reference", "auto")
-each_backend = pytest.mark.parametrize("backend", BACKENDS)
 # (pre, post, fan_out): one synapse, whole vectors, a rest, rows longer than a warp, nothing.
 SHAPES = [(1, 1, 1), (40, 17, 4), (30, 9, 7), (12, 300, 129), (5, 3, 0)]
 each_shape = pytest.mark.parametrize("shape", SHAPES)
@@ -44,26 +37,19 @@ def propagate(synapses, active, num_post, backend):
     return propagate_spikes(synapses, active, num_post, backend=backend)
 
 
-def drawn_weights(kind, shape, rng):
-    if kind == "unit":
-        return None
-    if kind == "uint8":
-        return rng.integers(0, 256, shape).astype(np.uint8)
-    return rng.standard_normal(shape).astype(np.float32)
-
-
+@functools.cache
 def drawn_synapses(layout, kind, shape, seed=0, **options):
     """Random synapses, with repeated targets; rows of the compressed layout differ in length."""
     num_pre, num_post, fan_out = shape
     rng = np.random.default_rng(seed)
     if layout == "fixed":
         indices = rng.integers(0, num_post + 1, (num_pre, fan_out))  # num_post: no synapse
-        weights = drawn_weights(kind, indices.shape, rng)
+        weights = weights_of_synapses(rng, kind, indices.shape)
         return fixed_fan_out(indices, num_post, weights, **options)
     lengths = rng.integers(0, 2 * fan_out + 1, num_pre) * rng.integers(0, 2, num_pre)
     indptr = np.concatenate([[0], np.cumsum(lengths)])
     indices = rng.integers(0, num_post, indptr[-1])
-    weights = drawn_weights(kind, indices.shape, rng)
+    weights = weights_of_synapses(rng, kind, indices.shape)
     return compressed_rows(indptr, indices, num_post, weights, **options)
 
 
@@ -119,8 +105,17 @@ def test_sums_are_exact(shape, kind, layout, backend, data):
     active = active.replace(values=jnp.asarray(values))
     expected = expected_integers(synapses, active, num_post)
     assert_same_bits(integers(synapses, active, num_post, backend), expected)
-    scaled = (expected.astype(np.float32) * np.float32(2.0**-synapses.fraction_bits)) + 0
-    assert_same_bits(propagate(synapses, active, num_post, backend), scaled)
+
+
+@each_backend
+@each_layout
+@each_kind
+def test_what_is_received_are_scaled_integers(kind, layout, backend):
+    synapses = drawn_synapses(layout, kind, (30, 9, 7))
+    active = drawn_set(30, 20, 30, graded=True)
+    expected = expected_integers(synapses, active, 9).astype(np.float32)
+    scaled = expected * np.float32(2.0**-synapses.fraction_bits) + 0
+    assert_same_bits(propagate(synapses, active, 9, backend), scaled)
 
 
 @each_backend
@@ -211,100 +206,6 @@ def test_sums_beyond_int32_wrap_around(backend):
     assert_same_bits(integers(synapses, two, 1, backend), np.array([-(2**31)], np.int32))
 
 
-def batch_of(layout, kind, size):
-    """Networks and active sets of equal shapes."""
-    shape = (30, 9, 7)
-    networks = [drawn_synapses(layout, kind, shape, seed, fraction_bits=12) for seed in range(size)]
-    if layout == "compressed":
-        longest = max(network.indices.size for network in networks)
-        networks = [
-            network.replace(
-                indices=jnp.pad(network.indices, (0, longest - network.indices.size)),
-                weights=None
-                if network.weights is None
-                else jnp.pad(network.weights, (0, longest - network.weights.size)),
-            )
-            for network in networks
-        ]
-    sets = [drawn_set(30, 4 * seed, 30, seed, graded=True) for seed in range(size)]
-    return networks, sets
-
-
-@each_backend
-@each_layout
-@each_kind
-@pytest.mark.parametrize("axes", [(0, 0), (None, 0), (0, None)])
-def test_batch_is_a_loop(layout, kind, axes, backend):
-    networks, sets = batch_of(layout, kind, 4)
-    operands = [
-        stacked(part) if axis == 0 else part[3] for part, axis in zip((networks, sets), axes)
-    ]
-    call = functools.partial(propagate, num_post=9, backend=backend)
-    alone = [
-        call(*(at(part, i) if axis == 0 else part for part, axis in zip(operands, axes)))
-        for i in range(4)
-    ]
-    assert_same_bits(jax.jit(jax.vmap(call, axes))(*operands), stacked(alone))
-
-
-@each_backend
-@each_layout
-def test_nested_batch_is_a_loop(layout, backend):
-    """Sets in the outer batch, networks in the inner one."""
-    networks, sets = batch_of(layout, "float32", 3)
-    call = functools.partial(propagate, num_post=9, backend=backend)
-    nested = jax.vmap(jax.vmap(call, (0, None)), (None, 0))(stacked(networks), stacked(sets))
-    alone = [stacked([call(network, each) for network in networks]) for each in sets]
-    assert_same_bits(nested, stacked(alone))
-
-
-@each_backend
-def test_a_scan_is_a_loop(backend):
-    networks, sets = batch_of("fixed", "float32", 4)
-    _, scanned = jax.lax.scan(
-        lambda carry, active: (carry, propagate(networks[0], active, 9, backend)), 0, stacked(sets)
-    )
-    assert_same_bits(scanned, stacked([propagate(networks[0], each, 9, backend) for each in sets]))
-
-
-def dense_gradient(synapses, active, num_post, bars):
-    """Of the sum without rounding, over values and weights, in float64."""
-    values_bar = np.zeros(active.values.shape)
-    weights_bar = [np.zeros(targets.size) for targets, _ in rows_of(synapses)]
-    bars = np.append(np.asarray(bars, np.float64), 0)
-    for place in range(int(active.count)):
-        pre = int(active.indices[place])
-        targets, weights = rows_of(synapses)[pre]
-        values_bar[place] = (bars[targets] * weights).sum()
-        weights_bar[pre] = bars[targets] * float(active.values[place])
-    return values_bar, np.concatenate(weights_bar).reshape(synapses.indices.shape)
-
-
-@each_layout
-@each_kind
-@each_shape
-def test_gradient_is_that_of_the_sum_without_rounding(shape, kind, layout):
-    num_pre, num_post, _ = shape
-    synapses = drawn_synapses(layout, kind, shape)
-    active = drawn_set(num_pre, (num_pre + 1) // 2, num_pre, graded=True)
-    bars = jnp.asarray(np.random.default_rng(3).standard_normal(num_post), jnp.float32)
-
-    def loss(values, weights):
-        network = synapses if weights is None else synapses.replace(weights=weights)
-        return propagate(network, active.replace(values=values), num_post, "auto") @ bars
-
-    values_bar, weights_bar = dense_gradient(synapses, active, num_post, bars)
-    terms = max((targets.size for targets, _ in rows_of(synapses)), default=0)
-    bound = (terms + 2) * np.finfo(np.float32).eps
-    weights = synapses.weights if kind == "float32" else None
-    actual = jax.jit(jax.grad(loss, (0, 1)))(active.values, weights)
-    largest = np.abs(matrix_of(synapses, num_post)).sum(1).max() * np.abs(bars).max()
-    np.testing.assert_allclose(actual[0], values_bar, rtol=0, atol=bound * largest)
-    if kind == "float32":
-        # One product, rounded once.
-        np.testing.assert_allclose(actual[1], weights_bar, rtol=2.0**-23, atol=0)
-
-
 @each_layout
 def test_gradient_is_a_difference(layout):
     """Finite differences of steps that are large beside 2^-fraction_bits."""
@@ -317,47 +218,6 @@ def test_gradient_is_a_difference(layout):
 
     operands = active.values, synapses.weights
     check_grads(received, operands, order=1, modes=["rev"], eps=1e-2, atol=2e-2, rtol=2e-2)
-
-
-@each_backend
-@each_layout
-def test_gradient_is_silent_for_padding(layout, backend):
-    synapses = drawn_synapses(layout, "float32", (30, 9, 7))
-    active = drawn_set(30, 4, 9).replace(values=jnp.full(9, 3.0))
-
-    def total(values, weights):
-        network = synapses.replace(weights=weights)
-        return propagate(network, active.replace(values=values), 9, backend).sum()
-
-    values_bar, weights_bar = jax.grad(total, (0, 1))(active.values, synapses.weights)
-    assert not np.asarray(values_bar[4:]).any()
-    unlisted = np.setdiff1d(np.arange(30), np.asarray(active.indices[:4]))
-    rows = rows_of(synapses.replace(weights=weights_bar))
-    assert not any(rows[pre][1].any() for pre in unlisted)
-
-
-@each_layout
-def test_gradient_of_a_batch_is_a_batch_of_gradients(layout):
-    networks, sets = batch_of(layout, "float32", 3)
-    bars = jnp.arange(9.0) - 4
-
-    def loss(values, weights, active):
-        network = networks[0].replace(weights=weights)
-        return propagate(network, active.replace(values=values), 9, "auto") @ bars
-
-    gradient = jax.jit(jax.grad(loss, (0, 1)))
-    many, weights = stacked(sets), networks[0].weights
-    together = jax.jit(jax.vmap(gradient, (0, None, 0)))(many.values, weights, many)
-    assert_same_bits(together, stacked([gradient(each.values, weights, each) for each in sets]))
-
-
-@each_layout
-@each_kind
-def test_shapes_are_known_without_running(layout, kind):
-    synapses, active = drawn_synapses(layout, kind, (30, 9, 7)), drawn_set(30, 3, 5)
-    for call, dtype in ((propagate_spikes, jnp.float32), (propagate_integers, jnp.int32)):
-        shape = jax.eval_shape(functools.partial(call, num_post=9), synapses, active)
-        assert (shape.shape, shape.dtype) == ((9,), dtype)
 
 
 def test_gradient_of_a_scan_stores_no_synapses():
@@ -470,13 +330,6 @@ def test_rows_are_padded_to_whole_vectors():
     assert_same_bits(synapses.weights, np.array([[7, 7, 7, 7, 7, 0, 0, 0]], np.uint8))
 
 
-def test_reference_is_public():
-    synapses = drawn_synapses("fixed", "float32", (30, 9, 7))
-    active = drawn_set(30, 12, 15, graded=True)
-    expected = propagate_spikes_reference(synapses, active, 9)
-    assert_same_bits(propagate(synapses, active, 9, "auto"), expected)
-
-
 @each_layout
 @each_kind
 def test_lowers_for_cuda_without_a_gpu(layout, kind, monkeypatch):
@@ -538,13 +391,32 @@ def test_gpu_divides_rows_of_any_length(sort, monkeypatch):
         assert_same_bits(on_gpu(call, synapses, active), expected.astype(np.int32))
 
 
+def batch_of(layout, size):
+    """Networks and active sets of equal shapes."""
+    shape = (30, 9, 7)
+    networks = [
+        drawn_synapses(layout, "float32", shape, seed, fraction_bits=12) for seed in range(size)
+    ]
+    if layout == "compressed":
+        longest = max(network.indices.size for network in networks)
+        networks = [
+            network.replace(
+                indices=jnp.pad(network.indices, (0, longest - network.indices.size)),
+                weights=jnp.pad(network.weights, (0, longest - network.weights.size)),
+            )
+            for network in networks
+        ]
+    sets = [drawn_set(30, 4 * seed, 30, seed, graded=True) for seed in range(size)]
+    return networks, sets
+
+
 @pytest.mark.gpu
 @each_layout
 @pytest.mark.parametrize("sort", [False, True])
 def test_gpu_batch_is_a_loop(layout, sort, monkeypatch):
     monkeypatch.setattr(propagation, "SORT_FROM_POST", 0 if sort else 2**31)
     monkeypatch.setattr(propagation, "SORT_FROM_SYNAPSES", 1)
-    networks, sets = batch_of(layout, "float32", 3)
+    networks, sets = batch_of(layout, 3)
     call = functools.partial(propagate_integers, num_post=9, backend="kernel")
     nested = jax.jit(jax.vmap(jax.vmap(call, (0, None)), (None, 0)))
     alone = [[expected_integers(network, each, 9) for network in networks] for each in sets]
