@@ -36,13 +36,11 @@ struct AreaScratch {
 // What a block keeps in shared memory while it chooses. Keys that were posted are candidates.
 template <int kThreads>
 struct ChoiceSpace {
-  static constexpr uint32_t kRanked = kThreads / 2;  // candidates up to here are ranked directly
-  uint32_t own_keys[kPostKeys];                      // what this block has posted
+  uint32_t own_keys[kPostKeys];  // what this block has posted
   int32_t own_columns[kPostKeys];
   uint32_t num_own, num_candidates;
-  Threshold threshold;
   uint32_t of_warps[32];
-  BlockSelectSpace<kThreads> select;
+  WarpWords<kThreads> warps;
 };
 
 // Posts the keys of this block that reach the guess.
@@ -108,37 +106,6 @@ __device__ uint32_t ReadPosts(const uint32_t* posts, int team, uint32_t* keys, u
   }
   too_short = __syncthreads_or(too_short);
   return too_short ? 0 : space.num_candidates;
-}
-
-// The k-th largest of at most kRanked keys, behind which there are three of 0: several threads
-// count the keys above each.
-template <int kThreads>
-__device__ Threshold RankKeys(const uint32_t* keys, uint32_t n, uint32_t k,
-                              ChoiceSpace<kThreads>& space) {
-  const int lanes = min(32, kThreads >> (32 - __clz(n - 1)));  // a key, a power of 2
-  const uint32_t i = threadIdx.x / lanes;
-  const uint32_t key = i < n ? keys[i] : 0;
-  uint32_t above = 0, equal = 0;
-  for (uint32_t j = threadIdx.x % lanes; 4 * j < n; j += lanes) {
-    const uint4 four = reinterpret_cast<const uint4*>(keys)[j];
-    above += (four.x > key) + (four.y > key) + (four.z > key) + (four.w > key);
-    equal += (four.x == key) + (four.y == key) + (four.z == key) + (four.w == key);
-  }
-  for (int distance = lanes / 2; distance > 0; distance /= 2) {
-    above += __shfl_xor_sync(kAllLanes, above, distance);
-    equal += __shfl_xor_sync(kAllLanes, equal, distance);
-  }
-  if (i < n && above < k && k <= above + equal) space.threshold = {key, k - above};
-  __syncthreads();
-  return space.threshold;
-}
-
-// The k-th largest of many keys. Out of line, as what is rare should not stand between what is
-// not: a round is short enough to feel each miss of the instruction cache.
-template <int kThreads>
-__device__ __noinline__ Threshold SelectKey(const uint32_t* keys, int n, uint32_t k,
-                                            BlockSelectSpace<kThreads>& space) {
-  return FindThreshold(OwnKeys<kThreads>(keys, n), k, space);
 }
 
 // Writes a winner to the result, and to the strip's list.
@@ -210,17 +177,17 @@ __device__ void AddPostedWinners(const AreaRound& round, const AreaStrip& strip,
 // Selects from all keys of the team. Returns whether anybody fires.
 template <int kThreads, typename Team>
 __device__ __noinline__ bool ChooseFromAll(const AreaRound& round, const AreaStrip& strip,
-                                           const uint32_t* keys, void* memory,
+                                           uint32_t* keys, void* memory,
                                            StripWinners winners) {
   const Team team;
   const AreaScratch scratch(round, strip.b, team.size());
   auto& space = *static_cast<TeamSelectSpace<kThreads>*>(memory);
-  const OwnKeys<kThreads> own(keys, strip.Width());
+  const auto block = KeysOfList<kThreads>(keys, strip.Width());
+  const PlaceBits bits(reinterpret_cast<uint32_t*>(&space + 1), block.Places());
   const uint32_t k = static_cast<uint32_t>(round.k);
-  const TeamThreshold found = FindTeamThreshold(team, own, k, space, scratch.select);
-  __syncthreads();  // the space is free again
+  const TeamThreshold found = SelectOfTeam(team, block, k, kZeroKey, space, bits, scratch.select);
   if (!Fires(found.threshold, k)) return false;
-  ForEachWinner(own, found.threshold, found.before, space.block, [&](uint32_t place, int c) {
+  ForEachWinner(bits, found.threshold.ties, found.before, space.block, [&](uint32_t place, int c) {
     AddWinner(round, strip.b, place, static_cast<int32_t>(strip.begin + c), winners);
   });
   return true;
@@ -243,7 +210,7 @@ __device__ uint32_t GuessBound(uint32_t least, ChoiceSpace<kThreads>& space) {
 // for a TeamSelectSpace. The whole block calls it, and waits afterwards.
 template <int kThreads, typename Team>
 __device__ bool ChooseWinners(const Team& team, const AreaRound& round, const AreaStrip& strip,
-                              const uint32_t* keys, uint32_t guess, uint32_t* lists,
+                              uint32_t* keys, uint32_t guess, uint32_t* lists,
                               ChoiceSpace<kThreads>& space, StripWinners winners) {
   const AreaScratch scratch(round, strip.b, team.size());
   const uint32_t k = static_cast<uint32_t>(round.k);
@@ -253,9 +220,9 @@ __device__ bool ChooseWinners(const Team& team, const AreaRound& round, const Ar
   const uint32_t n = ReadPosts(scratch.posts, team.size(), lists, blocks, space);
   // The guess was too high, or a block had too much to post.
   if (n < k) return ChooseFromAll<kThreads, Team>(round, strip, keys, lists, winners);
-  const Threshold threshold = n <= ChoiceSpace<kThreads>::kRanked
-                                  ? RankKeys(lists, n, k, space)
-                                  : SelectKey(lists, n, k, space.select);
+  constexpr int kMostPosted = kMaxTeam * kPostKeys;
+  const Threshold threshold = FindThreshold<kMostPosted>(
+      n, [lists](uint32_t i) { return lists[i]; }, {k, k, kZeroKey}, space.warps);
   if (!Fires(threshold, k)) return false;
   if (threadIdx.x < 32) {
     AddPostedWinners(round, strip, team.rank(), lists, blocks, threshold, space, winners);

@@ -45,12 +45,13 @@ inline int TeamListCapacity(int64_t scratch_words, int team) {
 // place of the posts.
 template <typename L>
 struct AreaMemory {
+  using Keys = BlockKeys<L::kThreads, 1>;
   const AreaPlan& plan;
-  int num_fibers, list_capacity;
+  int num_fibers;
   int64_t k;
 
   BRAINJAX_HOST_DEVICE static int64_t Padded(int64_t words) { return CeilDiv(words, 4) * 4; }
-  BRAINJAX_HOST_DEVICE int64_t KeyWords() const { return Padded(plan.width); }
+  BRAINJAX_HOST_DEVICE int64_t KeyWords() const { return Keys::Places(plan.width); }
   BRAINJAX_HOST_DEVICE int64_t TermWords() const { return Padded(2 * plan.terms[num_fibers]); }
   BRAINJAX_HOST_DEVICE int64_t WinnerWords() const {
     return Padded(plan.width < k ? plan.width : k);
@@ -58,7 +59,7 @@ struct AreaMemory {
   BRAINJAX_HOST_DEVICE int64_t PostWords() const { return int64_t{2} * plan.team * kPostWords; }
   BRAINJAX_HOST_DEVICE int64_t Bytes() const {
     const int64_t select =
-        sizeof(TeamSelectSpace<L::kThreads>) - 4 * (kMaxTeamList - list_capacity);
+        sizeof(TeamSelectSpace<L::kThreads>) + 4 * PlaceBits::Words(KeyWords());
     const int64_t posts = 4 * PostWords();
     return 4 * (KeyWords() + TermWords() + 2 * WinnerWords()) + (posts > select ? posts : select);
   }
@@ -79,7 +80,7 @@ __global__ void __launch_bounds__(L::kThreads, L::kThreads <= 256 ? 3 : 1)
   __shared__ AreaWorkspace<L> strip_space;
   __shared__ ChoiceSpace<kThreads> space;
   __shared__ int num_winners;
-  const AreaMemory<L> memory{plan, round.num_fibers, round.list_capacity, round.k};
+  const AreaMemory<L> memory{plan, round.num_fibers, round.k};
   uint32_t* const keys = reinterpret_cast<uint32_t*>(dynamic);
   float* const sums = reinterpret_cast<float*>(keys);
   Term* const terms = reinterpret_cast<Term*>(keys + memory.KeyWords());
@@ -98,7 +99,6 @@ __global__ void __launch_bounds__(L::kThreads, L::kThreads <= 256 ? 3 : 1)
     const int32_t neuron = LastWinnerOfThread(round, b);
     const bool is_fixed = round.is_fixed[b];
     if (threadIdx.x == 0) num_winners = 0, space.num_candidates = 0;
-    for (int i = threadIdx.x; i < ChoiceSpace<kThreads>::kRanked + 4; i += kThreads) lists[i] = 0;
     StageFibers<L>(round, plan, b, strip_space.fibers, terms);
     const bool known = static_cast<int>(threadIdx.x) < count && neuron >= 0 &&
                        neuron < round.num_post;

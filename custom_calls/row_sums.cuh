@@ -107,13 +107,13 @@ struct Piece {
   __device__ void Load(const typename L::W* row, bool exists, int left) {
     if constexpr (L::kAligned) {
       uint4 bits = make_uint4(0, 0, 0, 0);
-      if (exists && left > 0) bits = __ldcs(reinterpret_cast<const uint4*>(row));
+      if (exists && left > 0) bits = __ldcg(reinterpret_cast<const uint4*>(row));
       memcpy(weights, &bits, sizeof(bits));
     } else {
 #pragma unroll
       for (int v = 0; v < L::kWidth; ++v) {
         weights[v] = 0;
-        if (exists && L::Column(0, v) < left) weights[v] = __ldcs(row + L::Column(0, v));
+        if (exists && L::Column(0, v) < left) weights[v] = __ldcg(row + L::Column(0, v));
       }
     }
   }

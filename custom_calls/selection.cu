@@ -1,11 +1,11 @@
 // Indices of the `count` largest scores in ascending order; of equal scores the lowest index.
 //
-// By size of a row: one block, a cluster of blocks, or the whole grid hold its keys in shared
-// memory; larger rows are streamed.
+// By size of a row: one block, a cluster of blocks, or the whole grid hold its keys in shared memory;
+// larger rows are streamed.
 #include <algorithm>
 #include <cstdint>
-#include <mutex>
 
+#include "handler.h"
 #include "selection_resident.cuh"
 #include "selection_streaming.cuh"
 
@@ -13,83 +13,40 @@ namespace brainjax {
 namespace {
 
 constexpr char kName[] = "select_winners";
-constexpr int64_t kMaxKeysOfBlock = 48 * 1024;
-constexpr int64_t kAloneInBlock = 16 * 1024;    // from more, several blocks select sooner than one
-constexpr int64_t kAloneInCluster = 48 * 1024;  // from more, the whole grid does
-constexpr int64_t kFewKeys = 4096;              // up to here more threads would only wait
-constexpr int kSmallBlock = 256, kLargeBlock = 1024;
+constexpr int64_t kAloneInBlock = 16 * 1024;     // from more, several blocks select sooner than one
+constexpr int64_t kAloneInCluster = 128 * 1024;  // from more, the whole grid does
+constexpr int64_t kKeysOfTeamBlock = 1024;       // fewer are not worth a block of the grid
 constexpr int kClusterSize = 8;
 using Cluster = ClusterTeam<kClusterSize>;
-constexpr int64_t kKeysOfTeamBlock = 1024;  // fewer are not worth a block of the grid
-constexpr int64_t kMaxRoom = 16 * 1024;     // candidates of a block
-constexpr int64_t kMinRoom = 1024;
+constexpr int64_t kFewKeys = 1024, kSomeKeys = 12 * 1024;  // for which few threads will do
+constexpr int64_t kManyKeys = 48 * 1024;                   // counts of a block have 16 bits
+constexpr int64_t kStaticBytes = 24 * 1024;  // at most, beside the keys in shared memory
+static_assert(sizeof(TeamSelectSpace<kGridThreads>) <= kStaticBytes);
 
-// What a device can hold, found out once per device.
-struct Limits {
-  std::once_flag once;
-  cudaError_t error;
-  int multiprocessors = 0;
-  bool has_clusters = false;
-  int64_t keys_small_block = 0, keys_large_block = 0, keys_cluster_block = 0, keys_grid_block = 0;
-  int64_t room = 0;
-};
-
-// Lets a kernel use all shared memory of a block; says how many bytes remain beside `used`.
+// Lets a kernel use so much shared memory.
 template <typename Kernel>
-cudaError_t AllowSharedMemory(Kernel kernel, int64_t largest, int64_t used, int64_t* bytes) {
-  cudaFuncAttributes attributes;
-  cudaError_t error = cudaFuncGetAttributes(&attributes, kernel);
-  if (error != cudaSuccess) return error;
-  const int64_t available = largest - static_cast<int64_t>(attributes.sharedSizeBytes);
-  *bytes = std::max<int64_t>(available - used, 0);
+cudaError_t AllowSharedMemory(Kernel kernel, int64_t bytes) {
   return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                              static_cast<int>(available));
+                              static_cast<int>(bytes));
 }
 
-template <typename T>
-cudaError_t FindLimits(int device, Limits* limits) {
-  int largest = 0, major = 0;
-  cudaError_t error =
-      cudaDeviceGetAttribute(&largest, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
-  if (error != cudaSuccess) return error;
-  error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
-  if (error != cudaSuccess) return error;
-  error = cudaDeviceGetAttribute(&limits->multiprocessors, cudaDevAttrMultiProcessorCount, device);
-  if (error != cudaSuccess) return error;
-  limits->multiprocessors = std::min(limits->multiprocessors, kMaxTeam);
-  limits->has_clusters = major >= 9;
-  const auto keys_beside = [&](auto kernel, int64_t used, int64_t* keys) {
-    int64_t bytes = 0;
-    if (error == cudaSuccess) error = AllowSharedMemory(kernel, largest, used, &bytes);
-    *keys = std::min(bytes / 4, kMaxKeysOfBlock);
-  };
-  keys_beside(SelectInBlock<T, kSmallBlock>, 0, &limits->keys_small_block);
-  keys_beside(SelectInBlock<T, kLargeBlock>, 0, &limits->keys_large_block);
-  keys_beside(SelectInTeam<T, Cluster>, sizeof(TeamSpace), &limits->keys_cluster_block);
-  keys_beside(SelectInTeam<T, GridTeam>, sizeof(TeamSpace), &limits->keys_grid_block);
-  keys_beside(SelectStreaming<T, GridTeam>, sizeof(StreamSpace), &limits->room);
-  limits->room = std::min(limits->room / 2, kMaxRoom);
-  return error;
-}
-
-template <typename T>
-cudaError_t LimitsOfDevice(const Limits** limits) {
-  constexpr int kMaxDevices = 64;
-  static Limits devices[kMaxDevices];
-  int device = 0;
-  const cudaError_t error = cudaGetDevice(&device);
-  if (error != cudaSuccess) return error;
-  if (device >= kMaxDevices) return cudaErrorInvalidDevice;
-  Limits& found = devices[device];
-  std::call_once(found.once, [&] { found.error = FindLimits<T>(device, &found); });
-  *limits = &found;
-  return found.error;
+template <typename T, typename Keys>
+ffi::Error SelectInBlocks(cudaStream_t stream, const SelectionProblem<T>& problem) {
+  const int64_t blocks = std::min(problem.batch, kMaxGridX);
+  const auto kernel = SelectInBlock<T, Keys>;
+  const int64_t bytes = BytesOfScores<Keys>(problem.n);
+  const cudaError_t error = AllowSharedMemory(kernel, bytes);
+  if (error != cudaSuccess) return StatusOf(kName, error);
+  kernel<<<static_cast<unsigned>(blocks), Keys::kThreads, bytes, stream>>>(problem);
+  return StatusOf(kName, cudaGetLastError());
 }
 
 // A launch whose blocks run together: clusters of `cluster` blocks, or all of a grid.
 template <typename... Parameters, typename... Arguments>
-cudaError_t LaunchTogether(cudaStream_t stream, int64_t blocks, int cluster, size_t bytes,
-                           void (*kernel)(Parameters...), Arguments... arguments) {
+ffi::Error LaunchTogether(cudaStream_t stream, int64_t blocks, int cluster, int threads,
+                          int64_t bytes, void (*kernel)(Parameters...), Arguments... arguments) {
+  const cudaError_t error = AllowSharedMemory(kernel, bytes);
+  if (error != cudaSuccess) return StatusOf(kName, error);
   cudaLaunchAttribute attribute{};
   if (cluster > 0) {
     attribute.id = cudaLaunchAttributeClusterDimension;
@@ -100,27 +57,12 @@ cudaError_t LaunchTogether(cudaStream_t stream, int64_t blocks, int cluster, siz
   }
   cudaLaunchConfig_t config{};
   config.gridDim = static_cast<unsigned>(blocks);
-  config.blockDim = kTeamThreads;
+  config.blockDim = threads;
   config.dynamicSmemBytes = bytes;
   config.stream = stream;
   config.attrs = &attribute;
   config.numAttrs = 1;
-  return cudaLaunchKernelEx(&config, kernel, arguments...);
-}
-
-template <int kThreads, typename T>
-cudaError_t SelectInBlocks(cudaStream_t stream, const SelectionProblem<T>& problem) {
-  const int64_t blocks = std::min(problem.batch, kMaxGridX);
-  SelectInBlock<T, kThreads><<<static_cast<unsigned>(blocks), kThreads,
-                               CeilDiv(problem.n, 4) * 16, stream>>>(problem);
-  return cudaGetLastError();
-}
-
-template <typename T, typename Team>
-cudaError_t SelectInTeams(cudaStream_t stream, const SelectionProblem<T>& problem, int64_t teams,
-                          int blocks, int cluster) {
-  const size_t bytes = sizeof(TeamSpace) + KeysOfBlock(problem.n, blocks) * sizeof(uint32_t);
-  return LaunchTogether(stream, teams * blocks, cluster, bytes, SelectInTeam<T, Team>, problem);
+  return StatusOf(kName, cudaLaunchKernelEx(&config, kernel, arguments...));
 }
 
 ffi::Error TooLittleScratch() {
@@ -128,99 +70,72 @@ ffi::Error TooLittleScratch() {
 }
 
 template <typename T>
-ffi::Error SelectLarge(cudaStream_t stream, const SelectionProblem<T>& problem,
-                       const Limits& limits) {
-  const int blocks = limits.multiprocessors;
+ffi::Error SelectLarge(cudaStream_t stream, const SelectionProblem<T>& problem, int blocks,
+                       size_t shared_memory) {
   const int64_t tiles = CeilDiv(problem.n, Tiles<T>::kKeys) + 1;
   const int64_t free = problem.scratch_size - StreamScratch::Words(tiles, 0);
-  const int64_t room = std::min(free / (2 * blocks), limits.room);
-  if (room < kMinRoom) return TooLittleScratch();
-  const size_t bytes = sizeof(StreamSpace) + room * sizeof(Candidate);
-  return StatusOf(kName, LaunchTogether(stream, blocks, 0, bytes, SelectStreaming<T, GridTeam>,
-                                        problem, static_cast<uint32_t>(room)));
+  const auto bytes = [](int64_t room) {
+    return sizeof(StreamSpace) + room * sizeof(TileCandidate) + PlaceBits::Words(room) * 4;
+  };
+  int64_t room = std::min(free / (2 * blocks), kMaxRoom) / kStreamThreads * kStreamThreads;
+  while (room > 0 && bytes(room) > shared_memory) room -= kStreamThreads;
+  if (room == 0) return TooLittleScratch();
+  return LaunchTogether(stream, blocks, 0, kStreamThreads, bytes(room), SelectStreaming<T, GridTeam>, problem,
+                        static_cast<uint32_t>(room));
 }
 
 template <typename T>
 ffi::Error Select(cudaStream_t stream, const SelectionProblem<T>& problem) {
-  const Limits* limits = nullptr;
-  const cudaError_t error = LimitsOfDevice<T>(&limits);
+  const Device* device = nullptr;
+  const cudaError_t error = FindDevice(&device);
   if (error != cudaSuccess) return StatusOf(kName, error);
-  const int64_t n = problem.n;
-  const bool many_rows = problem.batch >= 2 * limits->multiprocessors;
-  if (n <= limits->keys_small_block && (n <= kFewKeys || (many_rows && n <= kAloneInBlock))) {
-    return StatusOf(kName, SelectInBlocks<kSmallBlock>(stream, problem));
-  }
-  if (n <= limits->keys_large_block &&
-      (n <= kAloneInBlock || problem.batch >= limits->multiprocessors / 2)) {
-    return StatusOf(kName, SelectInBlocks<kLargeBlock>(stream, problem));
+  using Small = BlockKeys<128, kPerVector<T>>;
+  using Middle = BlockKeys<512, kPerVector<T>>;
+  using Large = BlockKeys<1024, kPerVector<T>>;
+  using OfCluster = BlockKeys<kClusterThreads, kPerVector<T>>;
+  using OfGrid = BlockKeys<kGridThreads, kPerVector<T>>;
+  const int64_t n = problem.n, room = device->shared_memory - kStaticBytes;
+  const int64_t in_cluster = BytesOfScores<OfCluster>(CeilDiv(n, kClusterSize));
+  if (n <= kFewKeys) return SelectInBlocks<T, Small>(stream, problem);
+  if (n <= kSomeKeys) return SelectInBlocks<T, Middle>(stream, problem);
+  const bool many_rows = problem.batch >= device->multiprocessors / 2;
+  if (n <= kAloneInBlock || (many_rows && n <= kManyKeys && BytesOfScores<Large>(n) <= room)) {
+    return SelectInBlocks<T, Large>(stream, problem);
   }
   if (problem.scratch_size < TeamScratch::Words(TeamListCapacity(n, problem.capacity))) {
     return TooLittleScratch();
   }
-  if (limits->has_clusters && KeysOfBlock(n, kClusterSize) <= limits->keys_cluster_block &&
+  if (device->architecture >= 9 && in_cluster <= room &&
       (n <= kAloneInCluster || problem.batch > 1)) {
     const int64_t clusters = std::min(problem.batch, kMaxGridX / kClusterSize);
-    return StatusOf(kName, SelectInTeams<T, Cluster>(stream, problem, clusters,
-                                                         kClusterSize, kClusterSize));
+    return LaunchTogether(stream, clusters * kClusterSize, kClusterSize, kClusterThreads,
+                          in_cluster, SelectInTeam<T, OfCluster, Cluster>, problem);
   }
-  const int blocks = static_cast<int>(
-      std::min<int64_t>(limits->multiprocessors, CeilDiv(n, kKeysOfTeamBlock)));
-  if (KeysOfBlock(n, blocks) <= limits->keys_grid_block) {
-    return StatusOf(kName, SelectInTeams<T, GridTeam>(stream, problem, 1, blocks, 0));
-  }
-  return SelectLarge(stream, problem, *limits);
+  const int processors = std::min(device->multiprocessors, kMaxTeam);
+  const int blocks =
+      static_cast<int>(std::min<int64_t>(processors, CeilDiv(n, kKeysOfTeamBlock)));
+  const int64_t in_grid = BytesOfScores<OfGrid>(CeilDiv(n, blocks));
+  if (in_grid > room) return SelectLarge(stream, problem, blocks, device->shared_memory);
+  return LaunchTogether(stream, blocks, 0, kGridThreads, in_grid, SelectInTeam<T, OfGrid, GridTeam>,
+                        problem);
 }
 
 template <typename T>
-ffi::Error SelectAs(cudaStream_t stream, const ffi::AnyBuffer& scores,
-                    ffi::Buffer<ffi::S32>& counts, ffi::Result<ffi::Buffer<ffi::S32>>& winners,
-                    ffi::Result<ffi::Buffer<ffi::U32>>& scratch) {
-  SelectionProblem<T> problem{};
-  const Dimensions result = winners->dimensions();
-  if (!MapBatch(scores.dimensions(), 1, result, 1, &problem.scores_at) ||
-      !MapBatch(counts.dimensions(), 0, result, 1, &problem.counts_at) ||
-      BatchSize(scratch->dimensions(), 1) != BatchSize(result, 1) ||
-      scratch->dimensions().back() % 4 != 0) {  // rows of scratch start at 16-byte boundaries
-    return ffi::Error::InvalidArgument("select_winners: batch or scratch dimensions do not fit");
+ffi::Error SelectAs(cudaStream_t stream, const Selection<T>& call) {
+  if (call.batch == 0 || call.capacity == 0) return ffi::Error::Success();
+  if (call.scratch_size % 4 != 0) {  // rows of scratch start at 16-byte boundaries
+    return ffi::Error::InvalidArgument("select_winners: scratch must be a multiple of 16 bytes");
   }
-  problem.scores = static_cast<const T*>(scores.untyped_data());
-  problem.counts = counts.typed_data();
-  problem.winners = winners->typed_data();
-  problem.scratch = scratch->typed_data();
-  problem.batch = BatchSize(result, 1);
-  problem.n = scores.dimensions().back();
-  problem.capacity = result.back();
-  problem.scratch_size = scratch->dimensions().back();
-  if (problem.batch == 0 || problem.capacity == 0) return ffi::Error::Success();
-  return Select(stream, problem);
+  return Select(stream, SelectionProblem<T>{call});
 }
 
-ffi::Error Handler(cudaStream_t stream, ffi::AnyBuffer scores, ffi::Buffer<ffi::S32> counts,
-                   ffi::ResultBuffer<ffi::S32> winners, ffi::ResultBuffer<ffi::U32> scratch) {
-  switch (scores.element_type()) {
-    case ffi::F32:
-      return SelectAs<float>(stream, scores, counts, winners, scratch);
-    case ffi::BF16:
-      return SelectAs<BFloat16>(stream, scores, counts, winners, scratch);
-    case ffi::S32:
-      return SelectAs<int32_t>(stream, scores, counts, winners, scratch);
-    case ffi::U16:
-      return SelectAs<uint16_t>(stream, scores, counts, winners, scratch);
-    case ffi::U8:
-      return SelectAs<uint8_t>(stream, scores, counts, winners, scratch);
-    default:
-      return ffi::Error::InvalidArgument("select_winners: no kernel for this type of scores");
-  }
+ffi::Error Handler(cudaStream_t stream, SelectionOperands operands) {
+  return operands.With([&](const auto& call) { return SelectAs(stream, call); });
 }
 
 }  // namespace
 }  // namespace brainjax
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(BrainjaxSelectWinners, brainjax::Handler,
-                              xla::ffi::Ffi::Bind()
-                                  .Ctx<xla::ffi::PlatformStream<cudaStream_t>>()
-                                  .Arg<xla::ffi::AnyBuffer>()                // scores
-                                  .Arg<xla::ffi::Buffer<xla::ffi::S32>>()    // count
-                                  .Ret<xla::ffi::Buffer<xla::ffi::S32>>()    // winners
-                                  .Ret<xla::ffi::Buffer<xla::ffi::U32>>(),   // scratch
+XLA_FFI_DEFINE_HANDLER_SYMBOL(BrainjaxSelectWinners, brainjax::Unpacked(brainjax::Handler),
+                              brainjax::SelectionOperands::Bind().Ctx<brainjax::StreamContext>(),
                               {xla::ffi::Traits::kCmdBufferCompatible});

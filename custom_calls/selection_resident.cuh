@@ -12,8 +12,7 @@
 
 namespace brainjax {
 
-constexpr int kTeamThreads = 1024;
-using TeamSpace = TeamSelectSpace<kTeamThreads>;
+constexpr int kClusterThreads = 512, kGridThreads = 1024;
 
 // The blocks of a cluster.
 template <int kSize>
@@ -41,36 +40,87 @@ struct GridTeam {
   __device__ static int64_t Teams() { return 1; }
 };
 
-__device__ __forceinline__ unsigned char* DynamicSharedMemory() {
-  extern __shared__ __align__(16) unsigned char dynamic_shared_memory[];
-  return dynamic_shared_memory;
+__device__ __forceinline__ uint32_t* DynamicSharedMemory() {
+  extern __shared__ uint4 dynamic_shared_memory[];
+  return reinterpret_cast<uint32_t*>(dynamic_shared_memory);
 }
 
-// Small blocks share a multiprocessor, so that some load while others select.
-template <typename T, int kThreads>
-__global__ void __launch_bounds__(kThreads, kThreads <= 256 ? 5 : 1)
-    SelectInBlock(const __grid_constant__ SelectionProblem<T> problem) {
-  __shared__ BlockSelectSpace<kThreads> space;
-  uint32_t* keys = reinterpret_cast<uint32_t*>(DynamicSharedMemory());
-  for (int64_t b = blockIdx.x; b < problem.batch; b += gridDim.x) {
-    const uint32_t count = problem.Count(b);
-    if (count > 0) {
-      LoadKeys<kThreads>(problem.Scores(b), 0, problem.n, keys);
-      __syncthreads();
-      const OwnKeys<kThreads> own(keys, static_cast<int>(problem.n));
-      const Threshold threshold = FindThreshold(own, count, space);
-      int32_t* winners = problem.Winners(b);
-      ForEachWinner(own, threshold, Counts{0, 0}, space,
-                    [&](uint32_t place, int i) { winners[place] = i; });
+// Shared memory of a block that holds so many scores, wherever their row starts.
+template <typename Keys>
+int64_t BytesOfScores(int64_t scores) {
+  const int64_t places = Keys::Places(CeilDiv(scores, Keys::kLength) + 1);
+  return (places + PlaceBits::Words(places)) * sizeof(uint32_t);
+}
+
+// Writes the keys of one vector to its place, and 0 where there are none.
+template <typename T, typename Keys>
+__device__ __forceinline__ void StoreKeys(const uint4& vector, int place, Keys* block) {
+#pragma unroll
+  for (int j = 0; j < Keys::kLength; j += 4) {
+    uint32_t four[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      four[i] = block->Exists(place + j + i) ? KeyOf<T>(vector, j + i) : 0;
+      block->largest = max(block->largest, four[i]);
     }
-    problem.Pad(b, count, threadIdx.x, kThreads);
-    __syncthreads();  // shared memory is free again
+    *reinterpret_cast<uint4*>(block->keys + place + j) =
+        make_uint4(four[0], four[1], four[2], four[3]);
   }
 }
 
-// Keys of one block of a team; its range starts where 16-byte words do.
-__host__ __device__ inline int64_t KeysOfBlock(int64_t n, int blocks) {
-  return CeilDiv(CeilDiv(n, blocks), 16) * 16;
+// Copies the keys of vectors [begin, end) of a row, a block's share, into shared memory. The block
+// waits before it uses those of other threads.
+template <typename Keys, typename T>
+__device__ Keys LoadKeys(const Row<T>& row, int64_t begin, int64_t end, uint32_t* memory) {
+  constexpr int kAtOnce = 8;  // vectors that are asked for before one is used
+  const int64_t first = row.First(begin);
+  Keys block(memory, first, static_cast<int>(max(-first, int64_t{0})),
+             static_cast<int>(min(row.First(end), row.n) - first), static_cast<int>(end - begin));
+  const int lane = threadIdx.x % 32;
+  const T* const scores = row.scores + first;  // of place 0
+  for (int start = 0; start < block.per_lane; start += kAtOnce) {
+    uint4 vectors[kAtOnce];
+#pragma unroll
+    for (int u = 0; u < kAtOnce; ++u) {
+      if (start + u >= block.per_lane) break;
+      const int place = block.Place(lane, (start + u) * Keys::kLength);
+      vectors[u] = make_uint4(0, 0, 0, 0);
+      if (block.begin <= place && place + Keys::kLength <= block.end) {
+        vectors[u] = __ldcs(reinterpret_cast<const uint4*>(scores + place));
+      } else if (place < block.end) {
+        vectors[u] = row.LoadEdge(first + place);
+      }
+    }
+#pragma unroll
+    for (int u = 0; u < kAtOnce; ++u) {
+      if (start + u >= block.per_lane) break;
+      const int place = block.Place(lane, (start + u) * Keys::kLength);
+      StoreKeys<T>(vectors[u], place, &block);
+    }
+  }
+  return block;
+}
+
+template <typename T, typename Keys>
+__global__ void __launch_bounds__(Keys::kThreads, 1536 / Keys::kThreads)
+    SelectInBlock(const __grid_constant__ SelectionProblem<T> problem) {
+  __shared__ BlockSelectSpace<Keys::kThreads> space;
+  uint32_t* const memory = DynamicSharedMemory();
+  for (int64_t b = blockIdx.x; b < problem.batch; b += gridDim.x) {
+    const Row<T> row(problem.Scores(b), problem.n);
+    const Keys block = LoadKeys<Keys>(row, 0, row.Vectors(), memory);
+    const uint32_t count = problem.Count(b);
+    if (count > 0) {
+      const PlaceBits bits(memory + block.Places(), block.Places());
+      const uint32_t ties = SelectOfBlock(block, count, space, bits);
+      int32_t* const winners = problem.Winners(b);
+      ForEachWinner(bits, ties, Counts{0, 0}, space, [&](uint32_t place, int i) {
+        winners[place] = static_cast<int32_t>(block.first) + i;
+      });
+    }
+    problem.Pad(b, count, threadIdx.x, Keys::kThreads);
+    __syncthreads();  // shared memory is free again
+  }
 }
 
 // Words of scratch of a row, and the lists that fit in them.
@@ -79,31 +129,31 @@ __host__ __device__ inline int64_t TeamListCapacity(int64_t n, int64_t capacity)
   return (wanted < kMaxTeamList ? wanted : kMaxTeamList) / 2 * 2;
 }
 
-template <typename T, typename Team>
-__global__ void __launch_bounds__(kTeamThreads)
+template <typename T, typename Keys, typename Team>
+__global__ void __launch_bounds__(Keys::kThreads)
     SelectInTeam(const __grid_constant__ SelectionProblem<T> problem) {
-  TeamSpace& space = *reinterpret_cast<TeamSpace*>(DynamicSharedMemory());
-  uint32_t* keys = reinterpret_cast<uint32_t*>(&space + 1);
+  __shared__ TeamSelectSpace<Keys::kThreads> space;
+  uint32_t* const memory = DynamicSharedMemory();
   const Team team;
-  const int64_t size = KeysOfBlock(problem.n, team.size());
-  const int64_t begin = min(team.rank() * size, problem.n), end = min(begin + size, problem.n);
   for (int64_t b = Team::Number(); b < problem.batch; b += Team::Teams()) {
+    const Row<T> row(problem.Scores(b), problem.n);
+    const int64_t share = CeilDiv(row.Vectors(), team.size()), begin = team.rank() * share;
+    const Keys block = LoadKeys<Keys>(row, min(begin, row.Vectors()),
+                                      min(begin + share, row.Vectors()), memory);
     const uint32_t count = problem.Count(b);
     if (count > 0) {
       const TeamScratch scratch(problem.Scratch(b),
                                 static_cast<int>(TeamListCapacity(problem.n, problem.capacity)));
-      LoadKeys<kTeamThreads>(problem.Scores(b), begin, end, keys);
-      __syncthreads();
-      const OwnKeys<kTeamThreads> own(keys, static_cast<int>(end - begin));
-      const TeamThreshold found = FindTeamThreshold(team, own, count, space, scratch);
-      int32_t* winners = problem.Winners(b);
-      ForEachWinner(own, found.threshold, found.before, space.block,
+      const PlaceBits bits(memory + block.Places(), block.Places());
+      const TeamThreshold found = SelectOfTeam(team, block, count, 0, space, bits, scratch);
+      int32_t* const winners = problem.Winners(b);
+      ForEachWinner(bits, found.threshold.ties, found.before, space.block,
                     [&](uint32_t place, int i) {
-                      winners[place] = static_cast<int32_t>(begin + i);
+                      winners[place] = static_cast<int32_t>(block.first + i);
                     });
     }
-    problem.Pad(b, count, int64_t{team.rank()} * kTeamThreads + threadIdx.x,
-                int64_t{team.size()} * kTeamThreads);
+    problem.Pad(b, count, int64_t{team.rank()} * Keys::kThreads + threadIdx.x,
+                int64_t{team.size()} * Keys::kThreads);
     __syncthreads();  // shared memory is free again
   }
 }

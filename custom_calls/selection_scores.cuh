@@ -8,21 +8,15 @@
 #include "batch.h"
 #include "launch.h"
 #include "numbers.h"
+#include "selection.h"
 
 namespace brainjax {
 
+// A call of select_winners, on the device.
 template <typename T>
-struct SelectionProblem {
-  const T* scores;
-  const int32_t* counts;
-  int32_t* winners;
-  uint32_t* scratch;
-  BatchOffsets scores_at, counts_at;
-  int64_t batch, n, capacity, scratch_size;
+struct SelectionProblem : Selection<T> {
+  using Selection<T>::counts, Selection<T>::counts_at, Selection<T>::n, Selection<T>::capacity;
 
-  __device__ const T* Scores(int64_t b) const { return scores + scores_at(b); }
-  __device__ int32_t* Winners(int64_t b) const { return winners + b * capacity; }
-  __device__ uint32_t* Scratch(int64_t b) const { return scratch + b * scratch_size; }
   __device__ uint32_t Count(int64_t b) const {
     return ClampCount(counts[counts_at(b)], n < capacity ? n : capacity);
   }
@@ -30,7 +24,7 @@ struct SelectionProblem {
   // `threads` threads, this one being number `thread`, mark the places that nobody won.
   __device__ void Pad(int64_t b, uint32_t count, int64_t thread, int64_t threads) const {
     for (int64_t i = count + thread; i < capacity; i += threads) {
-      Winners(b)[i] = static_cast<int32_t>(n);
+      this->Winners(b)[i] = static_cast<int32_t>(n);
     }
   }
 };
@@ -53,57 +47,37 @@ __device__ __forceinline__ uint32_t KeyOf(const uint4& vector, int j) {
   return Key(score);
 }
 
-// Scores in front of the first 16-byte boundary.
+// A row as whole 16-byte words; the first and the last may be partly outside.
 template <typename T>
-__device__ __forceinline__ int Misaligned(const T* scores) {
-  return static_cast<int>((16 - reinterpret_cast<uintptr_t>(scores) % 16) % 16 / sizeof(T));
-}
+struct Row {
+  const T* scores;
+  int64_t n;
+  int shift;  // scores between a 16-byte boundary and the row
 
-// Calls use(i, vector) for the aligned 16-byte words of scores [begin, end), where i is the index
-// of their first score, and use_one(i, key) for the scores at the edges. The whole block calls it.
-template <int kThreads, typename T, typename Use, typename UseOne>
-__device__ __forceinline__ void ForEachVector(const T* scores, int64_t begin, int64_t end, Use use,
-                                              UseOne use_one) {
-  const int64_t head = min(begin + Misaligned(scores + begin), end);
-  const int64_t vectors = (end - head) / kPerVector<T>;
-  const uint4* aligned = reinterpret_cast<const uint4*>(scores + head);
-  for (int64_t first = threadIdx.x; first < vectors; first += kInFlight * kThreads) {
-    uint4 loaded[kInFlight];
-#pragma unroll
-    for (int u = 0; u < kInFlight; ++u) {
-      if (first + u * kThreads < vectors) loaded[u] = __ldg(aligned + first + u * kThreads);
-    }
-#pragma unroll
-    for (int u = 0; u < kInFlight; ++u) {
-      const int64_t v = first + u * kThreads;
-      if (v < vectors) use(head + v * kPerVector<T>, loaded[u]);
-    }
+  __device__ Row(const T* scores, int64_t n)
+      : scores(scores),
+        n(n),
+        shift(static_cast<int>(reinterpret_cast<uintptr_t>(scores) % 16 / sizeof(T))) {}
+
+  __device__ int64_t Vectors() const { return CeilDiv(n + shift, kPerVector<T>); }
+  __device__ int64_t First(int64_t vector) const { return vector * kPerVector<T> - shift; }
+  __device__ bool Exists(int64_t i) const { return 0 <= i && i < n; }
+
+  // The word whose first score is i; what is outside the row is not read.
+  __device__ uint4 LoadAt(int64_t i) const {
+    const bool whole = Exists(i) && Exists(i + kPerVector<T> - 1);
+    return whole ? __ldcs(reinterpret_cast<const uint4*>(scores + i)) : LoadEdge(i);
   }
-  const int64_t tail = head + vectors * kPerVector<T>;
-  for (int64_t i = begin + threadIdx.x; i < head; i += kThreads) use_one(i, Key(scores[i]));
-  for (int64_t i = tail + threadIdx.x; i < end; i += kThreads) use_one(i, Key(scores[i]));
-}
 
-// Copies the keys of scores [begin, end) to `keys`, 16-byte aligned. The whole block calls it.
-template <int kThreads, typename T>
-__device__ void LoadKeys(const T* scores, int64_t begin, int64_t end, uint32_t* keys) {
-  ForEachVector<kThreads>(
-      scores, begin, end,
-      [&](int64_t i, const uint4& vector) {
-        uint32_t* to = keys + (i - begin);
-#pragma unroll
-        for (int j = 0; j < kPerVector<T>; j += 4) {
-          const uint4 four{KeyOf<T>(vector, j), KeyOf<T>(vector, j + 1), KeyOf<T>(vector, j + 2),
-                           KeyOf<T>(vector, j + 3)};
-          if ((i - begin) % 4 == 0) {
-            *reinterpret_cast<uint4*>(to + j) = four;
-          } else {
-            to[j] = four.x, to[j + 1] = four.y, to[j + 2] = four.z, to[j + 3] = four.w;
-          }
-        }
-      },
-      [&](int64_t i, uint32_t key) { keys[i - begin] = key; });
-}
+  __device__ __noinline__ uint4 LoadEdge(int64_t first) const {
+    uint4 vector = make_uint4(0, 0, 0, 0);
+    for (int j = 0; j < kPerVector<T>; ++j) {
+      if (!Exists(first + j)) continue;
+      memcpy(reinterpret_cast<T*>(&vector) + j, scores + first + j, sizeof(T));
+    }
+    return vector;
+  }
+};
 
 }  // namespace brainjax
 

@@ -15,27 +15,31 @@
 
 namespace brainjax {
 
+constexpr int kStreamThreads = 1024;
 constexpr int64_t kMaxSample = 1 << 17;  // of a row
 constexpr int64_t kSampledWinners = 32;  // that are enough in a sample
+constexpr int64_t kMaxRoom = 16 * 1024;  // candidates of a block, whole times its threads
 
 // Scratch of a row, behind that of the team. The record of a tile is where its candidates start
 // in the pool, later the way from there to their place in the order of tiles; and its counts.
 struct StreamScratch {
   uint2* records;
-  Candidate* pool;
+  TileCandidate* pool;
 
   __host__ __device__ static int64_t Words(int64_t tiles, int64_t candidates) {
     return TeamScratch::Words(kMaxTeamList) + 2 * tiles + 2 * candidates;
   }
   __device__ StreamScratch(uint32_t* words, int64_t tiles)
       : records(reinterpret_cast<uint2*>(words + TeamScratch::Words(kMaxTeamList))),
-        pool(reinterpret_cast<Candidate*>(records + tiles)) {}
+        pool(reinterpret_cast<TileCandidate*>(records + tiles)) {}
 };
 
+using StreamTeamSpace = TeamSelectSpace<kStreamThreads>;
+
 struct StreamSpace {
-  TeamSpace team;
-  Candidate of_warps[32][kWarpCandidates];
-  uint32_t tile_above[kTeamThreads], tile_equal[kTeamThreads];
+  StreamTeamSpace team;
+  TileCandidate of_warps[32][kWarpCandidates];
+  uint32_t tile_above[kStreamThreads], tile_equal[kStreamThreads];
   uint32_t found, equal;
 };
 
@@ -61,13 +65,13 @@ __device__ inline uint32_t Hash(uint32_t x) {
 // as many of them reach as should be enough.
 template <typename T, typename Team>
 __device__ Guess GuessBound(const Team& team, const Tiles<T>& tiles, TileRange range,
-                            uint32_t count, int64_t max_candidates, TeamSpace& space,
+                            uint32_t count, int64_t max_candidates, StreamTeamSpace& space,
                             const TeamScratch& scratch) {
-  const int64_t stride = max(count / kSampledWinners, CeilDiv(tiles.n, kMaxSample));
+  const int64_t stride = max(count / kSampledWinners, CeilDiv(tiles.row.n, kMaxSample));
   const float expected = static_cast<float>(count) / static_cast<float>(stride);
   // Five standard deviations, and more where the number is too small for them to mean much.
   const float wanted = expected + 5 * sqrtf(expected) + 8;
-  const int per_block = team_select::MaximaPerBlock<kTeamThreads>(
+  const int per_block = team_select::MaximaPerBlock<kStreamThreads>(
       team.size(), static_cast<uint32_t>(wanted), scratch.capacity);
   const bool likely = per_block > 0 && wanted * stride < 0.5f * max_candidates;
   team_select::ClearScratch(team, scratch);
@@ -75,16 +79,17 @@ __device__ Guess GuessBound(const Team& team, const Tiles<T>& tiles, TileRange r
     const int64_t begin = tiles.FirstOf(range), end = tiles.EndOf(range);
     uint32_t largest = 0;
     for (int64_t first = begin + threadIdx.x * stride; first + stride <= end;
-         first += kTeamThreads * stride) {
+         first += kStreamThreads * stride) {
       const uint64_t within = Hash(static_cast<uint32_t>(first ^ (first >> 32)));
-      largest = max(largest, Key(tiles.scores[first + (within * stride >> 32)]));
+      largest = max(largest, Key(tiles.row.scores[first + (within * stride >> 32)]));
     }
-    team_select::PostMaxima<kTeamThreads>(team, largest, per_block, scratch);
+    team_select::PostMaxima(team, largest, per_block, space, scratch);
   }
   team.Sync();
   if (!likely) return {false, 0};
   return {true, team_select::BoundFromMaxima(per_block * team.size(),
-                                             static_cast<uint32_t>(wanted), space, scratch)};
+                                             static_cast<uint32_t>(wanted), space, scratch)
+                    .key};
 }
 
 // ---- One pass over the scores ----
@@ -92,13 +97,13 @@ __device__ Guess GuessBound(const Team& team, const Tiles<T>& tiles, TileRange r
 // Counts all tiles of a block; with a pool, collects what exceeds the bound. Returns the counts.
 template <bool kCollect, typename T>
 __device__ Counts StreamTiles(const Tiles<T>& tiles, TileRange range, uint32_t bound,
-                              StreamSpace& space, uint2* records, Candidate* pool, uint32_t room) {
+                              StreamSpace& space, uint2* records, TileCandidate* pool, uint32_t room) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   __syncthreads();
   if (threadIdx.x == 0) space.found = 0, space.equal = 0;
   __syncthreads();
-  Candidate* listed = space.of_warps[warp];
-  for (int64_t tile = range.begin + warp; tile < range.end; tile += kTeamThreads / 32) {
+  TileCandidate* listed = space.of_warps[warp];
+  for (int64_t tile = range.begin + warp; tile < range.end; tile += kStreamThreads / 32) {
     Counts counts;
     if (kCollect) {
       counts = tiles.IsWhole(tile) ? CollectTile<true>(tiles, tile, bound, listed)
@@ -126,13 +131,15 @@ __device__ Counts StreamTiles(const Tiles<T>& tiles, TileRange range, uint32_t b
 // ---- The winners ----
 
 // The sum over the threads in front of this one; `total` is that over all. Waits first.
-__device__ inline uint32_t BlockExclusiveSum(uint32_t value, uint32_t* total, TeamSpace& space) {
+__device__ inline uint32_t BlockExclusiveSum(uint32_t value, uint32_t* total, StreamTeamSpace& space) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const uint32_t through_here = WarpInclusiveSum(value);
+  uint32_t* const sums = space.block.warps.words[0];
+  static_assert(kStreamThreads / 32 == 32, "a lane for each warp");
   __syncthreads();
-  if (lane == 31) space.members[warp] = through_here;
+  if (lane == 31) sums[warp] = through_here;
   __syncthreads();
-  const uint32_t sum = lane < kTeamThreads / 32 ? space.members[lane] : 0;
+  const uint32_t sum = sums[lane];
   *total = __reduce_add_sync(kAllLanes, sum);
   return __reduce_add_sync(kAllLanes, lane < warp ? sum : 0) + through_here - value;
 }
@@ -140,10 +147,10 @@ __device__ inline uint32_t BlockExclusiveSum(uint32_t value, uint32_t* total, Te
 // Brings the candidates of this block into the order of their tiles.
 template <typename T>
 __device__ void OrderCandidates(const Tiles<T>& tiles, TileRange range, uint32_t found,
-                                uint2* records, const Candidate* pool, uint32_t* keys,
-                                uint32_t* indices, TeamSpace& space) {
+                                uint2* records, const TileCandidate* pool, uint32_t* keys,
+                                uint32_t* indices, StreamTeamSpace& space) {
   uint32_t before = 0;
-  for (int64_t first = range.begin; first < range.end; first += kTeamThreads) {
+  for (int64_t first = range.begin; first < range.end; first += kStreamThreads) {
     const int64_t tile = first + threadIdx.x;
     uint2 record = make_uint2(0, 0);
     if (tile < range.end) record = records[tile];
@@ -153,8 +160,8 @@ __device__ void OrderCandidates(const Tiles<T>& tiles, TileRange range, uint32_t
     before += total;
   }
   __syncthreads();
-  for (uint32_t i = threadIdx.x; i < found; i += kTeamThreads) {
-    const Candidate candidate = pool[i];
+  for (uint32_t i = threadIdx.x; i < found; i += kStreamThreads) {
+    const TileCandidate candidate = pool[i];
     const uint32_t place = i + records[tiles.Of(candidate.index)].x;
     keys[place] = candidate.key;
     indices[place] = candidate.index;
@@ -167,14 +174,14 @@ template <typename T>
 __device__ void WriteTiles(const Tiles<T>& tiles, TileRange range, Threshold threshold,
                            Counts before, const uint2* records, StreamSpace& space,
                            int32_t* winners) {
-  for (int64_t first = range.begin; first < range.end; first += kTeamThreads) {
-    const int64_t number = min(range.end - first, int64_t{kTeamThreads});
+  for (int64_t first = range.begin; first < range.end; first += kStreamThreads) {
+    const int64_t number = min(range.end - first, int64_t{kStreamThreads});
     Counts mine{0, 0}, total;
     if (threadIdx.x < number) mine = Unpack(records[first + threadIdx.x].y);
     space.tile_above[threadIdx.x] = BlockExclusiveSum(mine.above, &total.above, space.team);
     space.tile_equal[threadIdx.x] = BlockExclusiveSum(mine.equal, &total.equal, space.team);
     __syncthreads();
-    for (int64_t t = threadIdx.x / 32; t < number; t += kTeamThreads / 32) {
+    for (int64_t t = threadIdx.x / 32; t < number; t += kStreamThreads / 32) {
       const Counts counted = Unpack(records[first + t].y);
       const Counts at{before.above + space.tile_above[t], before.equal + space.tile_equal[t]};
       if (counted.above > 0 || (counted.equal > 0 && at.equal < threshold.ties)) {
@@ -188,85 +195,86 @@ __device__ void WriteTiles(const Tiles<T>& tiles, TileRange range, Threshold thr
 
 // Finds the threshold by histograms alone, and counts the tiles at it.
 template <typename T, typename Team>
-__device__ Threshold FindInMemory(const Team& team, const Tiles<T>& tiles, TileRange range,
-                                  uint32_t count, StreamSpace& space, const TeamScratch& scratch,
-                                  uint2* records, Counts* before) {
-  const KeysInMemory<T> all{tiles.scores, tiles.FirstOf(range), tiles.EndOf(range)};
-  uint32_t ties = count;
-  const Interval<kTeamThreads> one_key = team_select::Narrow(
-      team, all, Interval<kTeamThreads>{0, ~0u}, 0, &ties, space.team.block, scratch);
-  const Counts mine = StreamTiles<false>(tiles, range, one_key.low, space, records,
-                                         static_cast<Candidate*>(nullptr), 0);
-  const OwnKeys<kTeamThreads> none(nullptr, 0);
-  const Counts posted = threadIdx.x == 0 ? mine : Counts{0, 0};
-  team_select::PostMembers(team, none, one_key, posted, false, 0, space.team, scratch);
+__device__ TeamThreshold FindInMemory(const Team& team, const Tiles<T>& tiles, TileRange range,
+                                      uint32_t count, StreamSpace& space,
+                                      const TeamScratch& scratch, uint2* records) {
+  using namespace team_select;
+  const Threshold threshold = FindByHistograms(
+      team, KeysInMemory<kStreamThreads, T>{tiles, range}, Interval{0, ~0u}, count, space.team,
+      scratch);
+  const Counts mine = StreamTiles<false>(tiles, range, threshold.key, space, records,
+                                         static_cast<TileCandidate*>(nullptr), 0);
+  if (threadIdx.x == 0) WritePost(team, {mine, 0, 0}, scratch);
   team.Sync();
-  const team_select::Totals totals = team_select::SumPosts(team, space.team, scratch);
-  *before = {totals.above_before, totals.equal_before};
-  return {one_key.low, ties};
+  return {threshold, ReadPosts(team, space.team, scratch).before};
+}
+
+// The winners among the candidates of one pass at the guess. Returns whether these are all; else
+// `found` tells of ties at the guess, or nothing if that was wrong.
+template <typename T, typename Team>
+__device__ bool SelectCandidates(const Team& team, const Tiles<T>& tiles, TileRange range,
+                                 uint32_t guess, uint32_t count, uint32_t room, StreamSpace& space,
+                                 const TeamScratch& shared, const StreamScratch& scratch,
+                                 int32_t* winners, TeamThreshold* found) {
+  using namespace team_select;
+  uint32_t* const keys = reinterpret_cast<uint32_t*>(&space + 1);
+  uint32_t* const indices = keys + room;
+  TileCandidate* const pool = scratch.pool + int64_t{room} * team.rank();
+  const Counts mine = StreamTiles<true>(tiles, range, guess, space, scratch.records, pool, room);
+  const uint32_t kept = mine.above > room ? 0 : mine.above;
+  OrderCandidates(tiles, range, kept, scratch.records, pool, keys, indices, space.team);
+  const auto block = KeysOfList<kStreamThreads>(keys, static_cast<int>(kept));
+  PostCandidates(team, block, guess, mine.equal, mine.above > room, space.team, shared);
+  team.Sync();
+  const Posts posts = ReadPosts(team, space.team, shared);
+  if (posts.lost > 0) return false;
+  if (posts.all.above < count) {
+    const uint32_t ties = count - posts.all.above;
+    if (posts.all.equal >= ties) *found = {{guess, ties}, posts.before};
+    return false;
+  }
+  const PlaceBits bits(indices + room, block.Places());
+  ClearBits<kStreamThreads>(bits);
+  __syncthreads();
+  *found = FindAtBound(team, block, guess, posts, count, 0, space.team, bits, shared);
+  ForEachWinner(bits, found->threshold.ties, found->before, space.team.block,
+                [&](uint32_t place, int i) { winners[place] = indices[i]; });
+  return true;
 }
 
 template <typename T, typename Team>
 __device__ void SelectRow(const Team& team, const SelectionProblem<T>& problem, int64_t b,
                           uint32_t count, uint32_t room) {
-  using namespace team_select;
   StreamSpace& space = *reinterpret_cast<StreamSpace*>(DynamicSharedMemory());
-  uint32_t* keys = reinterpret_cast<uint32_t*>(&space + 1);
-  uint32_t* indices = keys + room;
-  const Tiles<T> tiles(problem.Scores(b), problem.n);
+  const Tiles<T> tiles{Row<T>(problem.Scores(b), problem.n)};
   const TileRange range = TilesOfBlock(team, tiles.Number());
   const TeamScratch shared(problem.Scratch(b), kMaxTeamList);
   const StreamScratch scratch(problem.Scratch(b), tiles.Number());
-  int32_t* winners = problem.Winners(b);
+  int32_t* const winners = problem.Winners(b);
 
   const Guess guess = GuessBound(team, tiles, range, count, int64_t{room} * team.size(),
                                  space.team, shared);
-  Threshold threshold{guess.key, 0};
-  Counts before;
-  if (guess.likely) {
-    Candidate* pool = scratch.pool + int64_t{room} * team.rank();
-    const Counts mine =
-        StreamTiles<true>(tiles, range, guess.key, space, scratch.records, pool, room);
-    const bool overflow = mine.above > room;
-    const uint32_t found = overflow ? 0 : mine.above;
-    OrderCandidates(tiles, range, found, scratch.records, pool, keys, indices, space.team);
-    const OwnKeys<kTeamThreads> own(keys, static_cast<int>(found));
-    const Interval<kTeamThreads> candidates{max(guess.key + 1, guess.key), ~0u};
-    // No key lies above all others: that place tells of the overflow.
-    const Counts posted = threadIdx.x == 0 ? Counts{overflow, mine.equal} : Counts{0, 0};
-    PostMembers(team, own, candidates, posted, true, 0, space.team, shared);
-    team.Sync();
-    const Totals totals = SumPosts(team, space.team, shared);
-    if (totals.above == 0 && totals.members >= count) {
-      const TeamThreshold found =
-          totals.members <= shared.capacity
-              ? FindAmongCandidates(totals, count, space.team, shared)
-              : FindByNarrowing(team, own, candidates, count, space.team, shared);
-      ForEachWinner(own, found.threshold, found.before, space.team.block,
-                    [&](uint32_t place, int i) { winners[place] = indices[i]; });
-      return;
-    }
-    if (totals.above == 0 && totals.members + totals.equal >= count) {
-      threshold.ties = count - totals.members;
-      before = {totals.members_before, totals.equal_before};
-    }
+  TeamThreshold found{{0, 0}, {0, 0}};
+  if (guess.likely && SelectCandidates(team, tiles, range, guess.key, count, room, space, shared,
+                                       scratch, winners, &found)) {
+    return;
   }
-  if (threshold.ties == 0) {
-    threshold = FindInMemory(team, tiles, range, count, space, shared, scratch.records, &before);
+  if (found.threshold.ties == 0) {
+    found = FindInMemory(team, tiles, range, count, space, shared, scratch.records);
   }
-  WriteTiles(tiles, range, threshold, before, scratch.records, space, winners);
+  WriteTiles(tiles, range, found.threshold, found.before, scratch.records, space, winners);
 }
 
 // `room`: candidates that a block holds.
 template <typename T, typename Team>
-__global__ void __launch_bounds__(kTeamThreads)
+__global__ void __launch_bounds__(kStreamThreads)
     SelectStreaming(const __grid_constant__ SelectionProblem<T> problem, uint32_t room) {
   const Team team;
   for (int64_t b = 0; b < problem.batch; ++b) {
     const uint32_t count = problem.Count(b);
     if (count > 0) SelectRow(team, problem, b, count, room);
-    problem.Pad(b, count, int64_t{team.rank()} * kTeamThreads + threadIdx.x,
-                int64_t{team.size()} * kTeamThreads);
+    problem.Pad(b, count, int64_t{team.rank()} * kStreamThreads + threadIdx.x,
+                int64_t{team.size()} * kStreamThreads);
     __syncthreads();  // shared memory is free again
   }
 }

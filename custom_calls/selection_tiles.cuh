@@ -11,7 +11,8 @@ namespace brainjax {
 constexpr int kTileVectors = 1024;   // 16 KB, the work of a warp
 constexpr int kWarpCandidates = 64;  // that a warp keeps before it makes room for them
 
-struct Candidate {
+// A key above the bound, and its index in the row.
+struct TileCandidate {
   uint32_t key, index;
 };
 
@@ -20,41 +21,22 @@ struct TileRange {
   int64_t begin, end;
 };
 
-// Whole 16-byte words of a row, cut into tiles; the first and the last tile may be partly outside.
+// A row cut into tiles.
 template <typename T>
 struct Tiles {
   static constexpr int kKeys = kTileVectors * kPerVector<T>;
-  const T* scores;
-  int64_t n;
-  int shift;  // scores between a 16-byte boundary and the row
+  Row<T> row;
 
-  __device__ Tiles(const T* scores, int64_t n)
-      : scores(scores),
-        n(n),
-        shift(static_cast<int>(reinterpret_cast<uintptr_t>(scores) % 16 / sizeof(T))) {}
-
-  __device__ int64_t Number() const { return CeilDiv(n + shift, kKeys); }
-  __device__ int64_t Of(int64_t i) const { return (i + shift) / kKeys; }
-  __device__ int64_t First(int64_t tile) const { return tile * kKeys - shift; }
+  __device__ int64_t Number() const { return CeilDiv(row.Vectors(), kTileVectors); }
+  __device__ int64_t Of(int64_t i) const { return (i + row.shift) / kKeys; }
+  __device__ int64_t First(int64_t tile) const { return row.First(tile * kTileVectors); }
   __device__ int64_t FirstOf(TileRange range) const { return max(First(range.begin), int64_t{0}); }
   __device__ int64_t EndOf(TileRange range) const {
-    return max(min(First(range.end), n), FirstOf(range));
+    return max(min(First(range.end), row.n), FirstOf(range));
   }
-  __device__ bool Exists(int64_t i) const { return 0 <= i && i < n; }
+  __device__ bool Exists(int64_t i) const { return row.Exists(i); }
   __device__ bool IsWhole(int64_t tile) const {
-    return First(tile) >= 0 && First(tile + 1) <= n;
-  }
-
-  __device__ uint4 LoadEdge(int64_t first) const {
-    if (Exists(first) && Exists(first + kPerVector<T> - 1)) {
-      return __ldcs(reinterpret_cast<const uint4*>(scores + first));
-    }
-    uint4 vector = make_uint4(0, 0, 0, 0);
-    for (int j = 0; j < kPerVector<T>; ++j) {
-      if (!Exists(first + j)) continue;
-      memcpy(reinterpret_cast<T*>(&vector) + j, scores + first + j, sizeof(T));
-    }
-    return vector;
+    return First(tile) >= 0 && First(tile + 1) <= row.n;
   }
 
   // Calls use(i, vector) in ascending order of the first index i. The whole warp calls it.
@@ -68,7 +50,8 @@ struct Tiles {
 #pragma unroll
       for (int u = 0; u < kLoads; ++u) {
         const int64_t at = i + 32 * u * kPerVector<T>;
-        loaded[u] = kWhole ? __ldcs(reinterpret_cast<const uint4*>(scores + at)) : LoadEdge(at);
+        loaded[u] = kWhole ? __ldcs(reinterpret_cast<const uint4*>(row.scores + at))
+                           : row.LoadAt(at);
       }
 #pragma unroll
       for (int u = 0; u < kLoads; ++u, i += 32 * kPerVector<T>) use(i, loaded[u]);
@@ -95,7 +78,7 @@ __device__ __forceinline__ void AppendVector(const Tiles<T>& tiles, int64_t i, c
 #pragma unroll
   for (int j = 0; j < kPerVector<T>; ++j) {
     if (!(hits >> j & 1)) continue;
-    append(place++, Candidate{KeyOf<T>(vector, j), static_cast<uint32_t>(i + j)});
+    append(place++, TileCandidate{KeyOf<T>(vector, j), static_cast<uint32_t>(i + j)});
   }
 }
 
@@ -117,7 +100,7 @@ __device__ Counts CountTile(const Tiles<T>& tiles, int64_t tile, uint32_t bound)
 // Counts the keys of a tile and lists those above the bound, as far as there is room.
 template <bool kWhole, typename T>
 __device__ Counts CollectTile(const Tiles<T>& tiles, int64_t tile, uint32_t bound,
-                              Candidate* listed) {
+                              TileCandidate* listed) {
   Counts counts{0, 0};
   tiles.template ForEachVector<kWhole>(tile, [&](int64_t i, const uint4& vector) {
     uint32_t largest = 0;
@@ -128,7 +111,7 @@ __device__ Counts CollectTile(const Tiles<T>& tiles, int64_t tile, uint32_t boun
       counts.equal += key == bound && (kWhole || tiles.Exists(i + j));
     }
     if (!__any_sync(kAllLanes, largest > bound)) return;
-    AppendVector(tiles, i, vector, bound, &counts.above, [&](uint32_t place, Candidate candidate) {
+    AppendVector(tiles, i, vector, bound, &counts.above, [&](uint32_t place, TileCandidate candidate) {
       if (place < kWarpCandidates) listed[place] = candidate;
     });
   });
@@ -138,8 +121,8 @@ __device__ Counts CollectTile(const Tiles<T>& tiles, int64_t tile, uint32_t boun
 // Copies the candidates of a tile to the pool, if there is room for all of them.
 template <typename T>
 __device__ void StoreCandidates(const Tiles<T>& tiles, int64_t tile, uint32_t bound, uint32_t above,
-                                const Candidate* listed, uint32_t first, uint32_t room,
-                                Candidate* pool) {
+                                const TileCandidate* listed, uint32_t first, uint32_t room,
+                                TileCandidate* pool) {
   if (first + above > room) return;
   if (above <= kWarpCandidates) {
     for (uint32_t i = threadIdx.x % 32; i < above; i += 32) pool[first + i] = listed[i];
@@ -148,7 +131,7 @@ __device__ void StoreCandidates(const Tiles<T>& tiles, int64_t tile, uint32_t bo
   uint32_t size = 0;
   tiles.template ForEachVector<false>(tile, [&](int64_t i, const uint4& vector) {
     AppendVector(tiles, i, vector, bound, &size,
-                 [&](uint32_t place, Candidate candidate) { pool[first + place] = candidate; });
+                 [&](uint32_t place, TileCandidate candidate) { pool[first + place] = candidate; });
   });
 }
 
@@ -183,20 +166,21 @@ __device__ void WriteTile(const Tiles<T>& tiles, int64_t tile, Threshold thresho
 }
 
 // The keys of a block's tiles, read from memory each time.
-template <typename T>
+template <int kThreads, typename T>
 struct KeysInMemory {
-  const T* scores;
-  int64_t begin, end;
+  Tiles<T> tiles;
+  TileRange range;
 
   template <typename Use>
-  __device__ __forceinline__ void ForEach(Use use) const {
-    ForEachVector<kTeamThreads>(
-        scores, begin, end,
-        [&](int64_t i, const uint4& vector) {
+  __device__ void ForEach(Use use) const {
+    for (int64_t t = range.begin + threadIdx.x / 32; t < range.end; t += kThreads / 32) {
+      tiles.template ForEachVector<false>(t, [&](int64_t i, const uint4& vector) {
 #pragma unroll
-          for (int j = 0; j < kPerVector<T>; ++j) use(i + j, KeyOf<T>(vector, j));
-        },
-        use);
+        for (int j = 0; j < kPerVector<T>; ++j) {
+          if (tiles.Exists(i + j)) use(KeyOf<T>(vector, j));
+        }
+      });
+    }
   }
 };
 
