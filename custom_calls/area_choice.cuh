@@ -47,7 +47,7 @@ struct ChoiceSpace {
 template <int kThreads>
 __device__ void PostCandidates(const uint32_t* keys, int width, uint32_t guess, uint32_t* post,
                                ChoiceSpace<kThreads>& space) {
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   uint32_t posted = 0;
   for (int first = 0; first < width; first += kThreads) {
     const int c = first + threadIdx.x;
@@ -61,16 +61,17 @@ __device__ void PostCandidates(const uint32_t* keys, int width, uint32_t guess, 
     const uint32_t before = __reduce_add_sync(kAllLanes, lane < warp ? of_lane : 0);
     const uint32_t place = posted + before + __popc(lanes & ((1u << lane) - 1));
     if (reaches && place < kPostKeys) {
-      __stcg(post + place, key);
       space.own_keys[place] = key;
       space.own_columns[place] = c;
     }
     posted += __reduce_add_sync(kAllLanes, of_lane);
   }
-  if (threadIdx.x == 0) {
-    __stcg(post + kPostKeys, posted);
-    space.num_own = min(posted, kPostKeys);
-  }
+  __syncthreads();
+  if (warp > 0) return;
+  // Blocks read whole lines, before they know how many keys there are.
+  const uint32_t key = lane < posted && lane < kPostKeys ? space.own_keys[lane] : 0;
+  __stcg(post + lane, lane < kPostKeys ? key : posted);
+  if (lane == 0) space.num_own = min(posted, kPostKeys);
 }
 
 // Lists the keys of all posts, in any order, each with its block. Returns how many there are, or 0

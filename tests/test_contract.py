@@ -13,6 +13,8 @@ from helpers import (
     assert_same_bits,
     at,
     each_backend,
+    on_cpu,
+    on_gpu,
     random_active,
     stacked,
     weight_copies,
@@ -611,33 +613,20 @@ def test_batch_does_not_copy_what_it_shares(shared, backend):
     assert weight_copies(compiled, (4096, 256)) == 0
 
 
-def on_gpu(call, operands):
-    """Result of a kernel on the GPU, whose free memory holds NaN: nothing may read it."""
-    gpu = jax.devices("gpu")[0]
-    poison = [jnp.full(1 << 26, jnp.nan, device=gpu) for _ in range(4)]
-    jax.block_until_ready(poison)
-    del poison
-    return call(*jax.device_put(operands, gpu))
-
-
-def on_cpu(call, operands):
-    return call(*jax.device_put(operands, jax.devices("cpu")[0]))
-
-
 @pytest.mark.gpu
 @each_case
 def test_cuda_kernel_equals_the_reference_on_the_cpu(op, draw):
     operands = draw(np.random.default_rng(14))
-    actual = on_gpu(on(op, "kernel"), operands)
-    assert_same_bits(actual, on_cpu(on(op, "reference"), operands))
+    actual = on_gpu(on(op, "kernel"), *operands)
+    assert_same_bits(actual, on_cpu(on(op, "reference"), *operands))
 
 
 @pytest.mark.gpu
 @each_op
 def test_cuda_batch_equals_the_reference_on_the_cpu(op):
     batch = batch_of(op, 8, seed=15)
-    actual = on_gpu(jax.jit(jax.vmap(on(op, "kernel"))), batch)
-    assert_same_bits(actual, on_cpu(jax.jit(jax.vmap(on(op, "reference"))), batch))
+    actual = on_gpu(jax.jit(jax.vmap(on(op, "kernel"))), *batch)
+    assert_same_bits(actual, on_cpu(jax.jit(jax.vmap(on(op, "reference"))), *batch))
 
 
 def large_selection(batch, n, k, choose_scores):
@@ -694,15 +683,15 @@ LARGE = {
 @pytest.mark.parametrize(("call", "draw"), LARGE.values(), ids=LARGE)
 def test_large_cuda_kernel_equals_the_reference_on_the_cpu(call, draw):
     operands = draw(np.random.default_rng(16))
-    actual = on_gpu(jax.jit(functools.partial(call, backend="kernel")), operands)
+    actual = on_gpu(jax.jit(functools.partial(call, backend="kernel")), *operands)
     reference = jax.jit(functools.partial(call, backend="reference"))
-    assert_same_bits(actual, on_cpu(reference, operands))
+    assert_same_bits(actual, on_cpu(reference, *operands))
 
 
 @pytest.mark.gpu
 @each_op
 def test_cuda_kernels_repeat_themselves(op):
     operands = usual_operands(op, seed=17)
-    first = on_gpu(on(op, "kernel"), operands)
+    first = on_gpu(on(op, "kernel"), *operands)
     for _ in range(20):
-        assert_same_bits(on_gpu(on(op, "kernel"), operands), first)
+        assert_same_bits(on_gpu(on(op, "kernel"), *operands), first)

@@ -6,7 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_same_bits, each_backend, random_active, stacked, weights_of_synapses
+from helpers import (
+    assert_same_bits,
+    each_backend,
+    on_gpu,
+    random_active,
+    stacked,
+    weights_of_synapses,
+)
 from hypothesis import given, strategies as st
 from hypothesis.extra.numpy import arrays
 from jax.test_util import check_grads
@@ -342,15 +349,6 @@ def test_lowers_for_cuda_without_a_gpu(layout, kind, monkeypatch):
         call = functools.partial(propagation._integers_kernel, num_post=9)
         lowered = jax.jit(call).trace(synapses, active).lower(lowering_platforms=("cuda",))
         assert "sort_from = 1" in lowered.as_text() or many
-
-
-def on_gpu(call, *operands):
-    """Call on the GPU, with results in memory that holds something else."""
-    gpu = jax.devices("gpu")[0]
-    poison = [jnp.full(1 << 26, 0x5A5A5A5A, device=gpu) for _ in range(4)]
-    jax.block_until_ready(poison)
-    del poison
-    return call(*jax.device_put(operands, gpu))
 
 
 @pytest.mark.gpu
