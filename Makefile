@@ -50,27 +50,27 @@ bench-gpu: install-gpu
 	COLUMNS=180 $(PYTHON) -P -m brainjax.cli bench ops --json $(REPORTS)/ops.json
 
 # Each array is an allocation of its own, so that a step outside is seen. Kernels of XLA are watched
-# too, as initcheck must see who wrote what; none in command buffers, where no tool looks.
-# TESTS=tests/test_selection.py restricts the tests.
+# too, as initcheck must see who wrote what; none in command buffers, where no tool looks. A process
+# for each file: the tools keep freed memory, and an end with one of XLA's kernels ends them all.
+# TESTS=tests/test_selection.py TOOLS="memcheck racecheck" restrict what is run.
 SANITIZER ?= $(or $(shell command -v compute-sanitizer),/usr/local/cuda/bin/compute-sanitizer)
+TESTS ?= $(shell grep -l mark.gpu tests/test_*.py)
+TOOLS ?= memcheck racecheck synccheck initcheck
+sanitize-gpu: export XLA_PYTHON_CLIENT_ALLOCATOR := platform
+sanitize-gpu: export XLA_PYTHON_CLIENT_PREALLOCATE := false
+sanitize-gpu: export XLA_FLAGS := --xla_gpu_enable_command_buffer=
 sanitize-gpu: install-gpu
-	@mkdir -p $(REPORTS); \
-	export XLA_PYTHON_CLIENT_ALLOCATOR=platform XLA_PYTHON_CLIENT_PREALLOCATE=false; \
-	export XLA_FLAGS=--xla_gpu_enable_command_buffer=; \
-	sanitize() { \
-	  log=$(REPORTS)/$$1.txt; \
-	  if $(SANITIZER) --tool "$$@" --report-api-errors no --error-exitcode 9 \
-	    $(PYTHON) -P -m pytest -m "gpu and not unsanitized" $(TESTS) >$$log 2>&1; \
-	  then echo "$$1: no errors"; \
-	  else echo "$$1: FAILED, see $$log:" $$(grep -E "SUMMARY|(passed|failed|error).* in " $$log); false; \
+	@mkdir -p $(REPORTS); failed=0; \
+	for tool in $(TOOLS); do for tests in $(TESTS); do \
+	  log=$(REPORTS)/$$tool-$$(basename $$tests .py).txt; \
+	  test $$tool != initcheck || options="--check-api-memory-access no"; \
+	  if $(SANITIZER) --tool $$tool $$options --report-api-errors no --error-exitcode 9 \
+	    $(PYTHON) -P -m pytest -m "gpu and not unsanitized" $$tests >$$log 2>&1; \
+	  then echo "$$tool $$tests: no errors"; \
+	  else echo "$$tool $$tests: FAILED, see $$log:" \
+	    $$(grep -aE "SUMMARY|(passed|failed|error).* in " $$log); failed=1; \
 	  fi; \
-	}; \
-	failed=0; \
-	sanitize memcheck || failed=1; \
-	sanitize racecheck || failed=1; \
-	sanitize synccheck || failed=1; \
-	sanitize initcheck --check-api-memory-access no || failed=1; \
-	exit $$failed
+	done; done; exit $$failed
 
 # One wheel, installed beside the oldest and the newest supported JAX.
 PYTHON311 ?= python3.11

@@ -600,8 +600,12 @@ def test_config_is_hashable_and_equal_by_value():
     assert dataclasses.replace(anatomy(), softened=True) != anatomy()
 
 
+# Normalisation sums rows in a kernel of XLA that ends compute-sanitizer.
+NORMALISE = [False, pytest.param(True, marks=pytest.mark.unsanitized)]
+
+
 @pytest.mark.gpu
-@pytest.mark.parametrize("normalise", [False, True])
+@pytest.mark.parametrize("normalise", NORMALISE)
 def test_a_gpu_and_its_host_have_equal_bits(normalise):
     config = assemblies.Config(
         areas=[assemblies.Area("A", 500, 22)],

@@ -224,5 +224,5 @@ def _scratch_words(num_post):
     """Scratch is a result: a kernel never allocates. Its size serves both platforms."""
     cpu = max(num_post, 4096 + num_post // 16)
     posts, select = 256 * 32, 4 + 3 * 1024 + 4 * 256
-    lists = 3 * min(9728, max(512, num_post // 8))
+    lists = 3 * min(8192, max(512, num_post // 8))
     return -(-max(cpu, posts + select + lists) // 32) * 32  # 16-byte words in each of a batch

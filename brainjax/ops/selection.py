@@ -170,7 +170,7 @@ def _scratch_words(num_neurons, capacity):
     """What the kernels need for one row; a multiple of four keeps every row aligned."""
     words = 4096 + num_neurons // 16
     if num_neurons > 16 * 1024:  # blocks tell each other maxima and candidates
-        words = max(words, 4100 + 3 * min(9728, 4 * capacity + num_neurons // 64 + 512))
+        words = max(words, 4100 + 3 * min(8192, 4 * capacity + num_neurons // 64 + 512))
     if num_neurons > 1024 * 1024:  # tiles of scores are counted, and candidates pooled
         words = 68_000 + num_neurons // 2048 + min(num_neurons // 2, 2**22)
     return -(-words // 4) * 4
