@@ -2,6 +2,7 @@
 
 from brainjax import (
     assemblies as assemblies,
+    burst as burst,
     calculus as calculus,
     connectivity as connectivity,
     metrics as metrics,

@@ -1,0 +1,263 @@
+"""What a burst engine consists of, by which rules it runs, and what is injected into a burst."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any, Literal, no_type_check
+
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jaxtyping import Array, Bool
+
+from brainjax import ops
+from brainjax.validation import require
+
+Auto = Literal["auto"]
+Numbers = Any  # a number, or whatever NumPy makes an array of
+MAX_BYTE = 255
+# Bytes of an entry of the drive, and of what a candidate reads and writes.
+_INJECTION, _CANDIDATE = 8, 39
+
+_STRICT = {
+    "batch_threshold": 10_000,
+    "large_reset": 1_000_000,
+    "fast_path": True,
+    "weights": "u8",
+    "unlimited_block": True,
+    "legacy_units": "keep",
+}
+_REGULAR = {
+    "batch_threshold": None,
+    "large_reset": None,
+    "fast_path": False,
+    "weights": "f32",
+    "unlimited_block": False,
+    "legacy_units": "error",
+}
+_CHOICES = {
+    "fast_path": ("auto", True, False),
+    "weights": ("auto", "u8", "f32"),
+    "unlimited_block": ("auto", True, False),
+    "legacy_units": ("auto", "error", "keep", "percent"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Area:
+    """A cortical area: how the synapses of its neurons send. None where no flag was ever set."""
+
+    name: str
+    uniform: bool | None = None  # each synapse sends in full; else its share of the fan-out
+    mp_driven: bool | None = None  # the strength is the potential at firing
+
+    @property
+    def has_flags(self) -> bool:
+        """Whether a flag was set, to whatever value."""
+        return self.uniform is not None or self.mp_driven is not None
+
+
+@dataclasses.dataclass(frozen=True)
+class Mapping:
+    """The synapses from an area to another, which learn when both fire in a whole window."""
+
+    source: str
+    target: str
+    window: int  # bursts, the present one included
+    bidirectional: bool = False  # absent synapses between neurons that fire together are made
+    strength: float = 1.0  # of synapses that are made
+    inhibitory: bool = False  # type of synapses that are made
+
+    def __post_init__(self):
+        require(self.window >= 1, f"window of mapping {self.name!r}", "at least 1", self.window)
+        finite = math.isfinite(self.strength) and self.strength >= 0
+        require(
+            finite,
+            f"strength of mapping {self.name!r}",
+            "finite and at least 0",
+            self.strength,
+        )
+
+    @property
+    def name(self) -> str:
+        """The name in messages."""
+        return f"{self.source}->{self.target}"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Rules:
+    """The parts of the semantics, each decided. The table in `brainjax.burst` explains them."""
+
+    batch_threshold: int | None
+    large_reset: int | None
+    fast_path: bool
+    weights: str
+    unlimited_block: bool
+    legacy_units: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """What is fixed at compile time. Changing any field recompiles `step`.
+
+    A part of the semantics that is "auto" is as `strict_feagi` says; see `brainjax.burst`.
+
+    Raises:
+        ValueError: a field is out of range, a name is unknown or used twice, or parts exclude each
+            other.
+    """
+
+    num_neurons: int
+    areas: Sequence[Area]
+    mappings: Sequence[Mapping] = ()  # of two for the same areas, the later one counts
+    power_neuron: int | None = None  # receives `Params.power` in every burst
+    fatigue_area: str | None = None  # receives it in bursts in which the drive is fatigued
+    ledger_window: int = 0  # bursts to remember beside those that the mappings need
+    max_delay: int = 1  # bursts from a spike to its last arrival
+    max_weight: float = 1_000.0  # that plasticity keeps to; 255 for weights "u8"
+    max_strength: float = 1_000.0  # of a potential-driven synapse; 255 for weights "u8"
+    strict_feagi: bool = False
+    batch_threshold: int | Auto | None = "auto"  # candidates
+    large_reset: int | Auto | None = "auto"  # neurons
+    fast_path: bool | Auto = "auto"
+    weights: str = "auto"  # "u8" or "f32"
+    unlimited_block: bool | Auto = "auto"
+    legacy_units: str = "auto"  # "error", "keep" or "percent"
+    backend: ops.Backend = "auto"
+
+    def __post_init__(self):
+        for field in ("areas", "mappings"):
+            # A Config must be hashable, whatever sequence was given.
+            object.__setattr__(self, field, tuple(getattr(self, field)))
+        ops.backend.check(self.backend)
+        in_range = 1 <= self.num_neurons < 2**31
+        require(in_range, "num_neurons", "in 1..2**31-1", self.num_neurons)
+        names = self.area_names
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        require(bool(names), "areas", "at least one", "none")
+        require(not repeated, "names of areas", "distinct", f"{repeated} twice")
+        latest = {mapping.name: mapping for mapping in self.mappings}
+        object.__setattr__(self, "mappings", tuple(latest.values()))
+        for mapping in self.mappings:
+            self.area_index(mapping.source)
+            self.area_index(mapping.target)
+        if self.fatigue_area is not None:
+            self.area_index(self.fatigue_area)
+        self._check_numbers()
+
+    def _check_numbers(self):
+        power, last = self.power_neuron, self.num_neurons - 1
+        require(power is None or 0 <= power <= last, "power_neuron", f"in 0..{last}", power)
+        require(self.ledger_window >= 0, "ledger_window", "at least 0", self.ledger_window)
+        require(1 <= self.max_delay <= MAX_BYTE, "max_delay", "in 1..255", self.max_delay)
+        single = self.max_delay == 1 or not self.strict_feagi
+        require(single, "max_delay", "1 with strict_feagi", self.max_delay)
+        slots = self.max_delay * self.num_neurons
+        require(slots < 2**31, "max_delay * num_neurons", "below 2**31", slots)
+        for name in ("max_weight", "max_strength"):
+            limit = getattr(self, name)
+            require(math.isfinite(limit) and limit > 0, name, "finite and above 0", limit)
+        for name in ("batch_threshold", "large_reset"):
+            count = getattr(self, name)
+            allowed = count in (None, "auto") or (isinstance(count, int) and count >= 0)
+            require(allowed, name, 'at least 0, None or "auto"', count)
+        for name, choices in _CHOICES.items():
+            choice = getattr(self, name)
+            require(choice in choices, name, f"one of {choices}", repr(choice))
+
+    @property
+    def rules(self) -> Rules:
+        """The parts of the semantics, with what "auto" stands for."""
+        parts = _STRICT if self.strict_feagi else _REGULAR
+        given = {name: getattr(self, name) for name in parts}
+        return Rules(**{name: parts[name] if v == "auto" else v for name, v in given.items()})
+
+    @property
+    def area_names(self) -> tuple[str, ...]:
+        """Names of the areas, in order."""
+        return tuple(area.name for area in self.areas)
+
+    @property
+    def weight_limit(self) -> float:
+        """What plasticity keeps weights to."""
+        return float(MAX_BYTE) if self.rules.weights == "u8" else self.max_weight
+
+    @property
+    def strength_limit(self) -> float:
+        """What the strength of a potential-driven synapse keeps to."""
+        return float(MAX_BYTE) if self.rules.weights == "u8" else self.max_strength
+
+    @property
+    def window(self) -> int:
+        """Bursts that the fire ledger remembers."""
+        return max([self.ledger_window, *(mapping.window for mapping in self.mappings)])
+
+    def area_index(self, name: str) -> int:
+        """Return the place of an area in `areas`.
+
+        Raises:
+            ValueError: there is none of that name.
+        """
+        names = self.area_names
+        require(name in names, "area", f"one of {', '.join(map(repr, names))}", repr(name))
+        return names.index(name)
+
+    def is_divided(self, area: Area) -> bool:
+        """Tell whether the neurons of an area share out what they send among their synapses."""
+        fast = self.rules.fast_path and not any(each.has_flags for each in self.areas)
+        return not fast and not area.uniform
+
+    def drive(
+        self,
+        ids: Numbers = (),
+        potentials: Numbers = (),
+        *,
+        capacity: int | None = None,
+        fatigued: bool = False,
+    ) -> "Drive":
+        """Return the drive of one burst.
+
+        Args:
+            ids: neurons that receive an injection, in any order; one that is given several times
+                receives the sum, added in the order given.
+            potentials: what each entry injects, in the unit of the thresholds; finite.
+            capacity: length of the set, so that bursts can be stacked; by default just enough.
+            fatigued: whether the fatigue area receives the power.
+
+        Raises:
+            ValueError: an id or a potential is out of range, or the capacity is too small.
+        """
+        ids, potentials = np.asarray(ids, np.int64).ravel(), np.asarray(potentials, np.float32)
+        same = potentials.shape == ids.shape
+        require(same, "potentials", f"as many as the {ids.size} ids", potentials.shape)
+        outside = ids[(ids < 0) | (ids >= self.num_neurons)]
+        require(not outside.size, "ids", f"in 0..{self.num_neurons - 1}", outside[:1])
+        odd = potentials[~np.isfinite(potentials)]
+        require(not odd.size, "potentials", "finite", odd[:1])
+        capacity = max(ids.size, 1) if capacity is None else capacity
+        require(capacity >= max(ids.size, 1), "capacity", f"at least {max(ids.size, 1)}", capacity)
+        order, padding = np.argsort(ids, kind="stable"), (0, capacity - ids.size)
+        indices = np.pad(ids[order], padding, constant_values=self.num_neurons)
+        injected = ops.ActiveSet(
+            indices=jnp.asarray(indices, jnp.int32),
+            values=jnp.asarray(np.pad(potentials[order], padding), jnp.float32),
+            count=jnp.asarray(ids.size, jnp.int32),
+        )
+        return Drive(injected=injected, fatigued=jnp.asarray(fatigued, bool))
+
+    def bytes_moved(self, drive: "Drive") -> float:
+        """Return the bytes that bursts must move at least: the injections and who receives them.
+
+        Args:
+            drive: of one burst, or of many along leading axes; concrete.
+        """
+        return float(np.asarray(drive.injected.count).sum() * (_INJECTION + _CANDIDATE))
+
+
+@no_type_check  # transformations build it from batched and placeholder leaves
+@struct.dataclass
+class Drive:
+    """What comes from outside in one burst. Build it with `Config.drive`."""
+
+    injected: ops.ActiveSet  # ascending ids, which may repeat; values in the unit of thresholds
+    fatigued: Bool[Array, ""]  # whether the fatigue area receives the power

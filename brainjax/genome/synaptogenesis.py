@@ -1,0 +1,153 @@
+"""The synapses between a genome's areas."""
+
+import math
+from typing import Literal
+
+import jax
+import numpy as np
+from jaxtyping import Array
+
+from brainjax.connectomes import Synapses, synapses
+from brainjax.genome.blueprint import AreaGenes, Genome
+from brainjax.genome.genes import GenomeError, require, warn
+from brainjax.genome.identifiers import readable
+from brainjax.genome.morphologies import connect, is_dispatched, kind
+from brainjax.genome.neurogenesis import offsets
+from brainjax.genome.rules import Rule
+
+Weights = Literal["f32", "u8"]
+
+
+def grow_synapses(
+    genome: Genome, *, weights: Weights, skip_unwindowed: bool, key: Array | None, most: int
+) -> Synapses:
+    """Return the synapses of all rules, area by area; see `growth.grow`.
+
+    Raises:
+        GenomeError: they would be too many, or an attractivity wants a key.
+    """
+    starts, index = offsets(genome), {area.id: at for at, area in enumerate(genome.areas)}
+    parts, total = [], 0
+    for pre, area in enumerate(genome.areas):
+        for post, rules in sorted((index[to], rules) for to, rules in area.mappings.items()):
+            where = (starts[pre], starts[post])
+            pairs = _Pairs(genome, area, genome.areas[post])
+            for at, rule in enumerate(_warned(live_rules(rules, skip_unwindowed), rules)):
+                made = pairs.grow(rule, _fold(key, pre, post, at), most - total)
+                total += len(made)
+                parts.append((made + where, _strength(rule, area, weights)))
+    return _joined(parts)
+
+
+def check_morphologies(genome: Genome, *, is_error: bool) -> None:
+    """Refuse, or warn about, rules whose morphology is not dispatched.
+
+    Raises:
+        GenomeError: there are some and `is_error`.
+    """
+    rules: dict[str, list[str]] = {}
+    for area in genome.areas:
+        for target, each in area.mappings.items():
+            for rule in each:
+                if not is_dispatched(rule.morphology, genome.morphologies):
+                    pair = f"{readable(area.id)} to {readable(target)}"
+                    rules.setdefault(rule.morphology, []).append(pair)
+    if not rules:
+        return
+    listed = "; ".join(f"{name} ({', '.join(pairs)})" for name, pairs in sorted(rules.items()))
+    if not is_error:
+        warn(f"morphologies that are not dispatched make no synapses: {listed[:1000]}")
+        return
+    rule = 'dispatched; on_unknown="skip" leaves their synapses out'
+    raise GenomeError(f"morphologies must be {rule}; got {listed[:1000]}")
+
+
+def live_rules(rules: tuple[Rule, ...], skip_unwindowed: bool) -> tuple[Rule, ...]:
+    """Return those up to the first plastic rule without a window, or all if it is not to skip."""
+    ends = [at for at, rule in enumerate(rules) if rule.plastic and rule.window == 0]
+    return rules[: ends[0]] if ends and skip_unwindowed else rules
+
+
+def _warned(live, rules):
+    """The live rules, after a warning about what those of window 0 do."""
+    for rule in rules[: len(live) + 1]:
+        if rule.plastic and rule.window == 0:
+            skipped = len(live) < len(rules)
+            what = "no synapses, here and after it" if skipped else "its synapses do not learn"
+            warn(f"{rule.path}: plastic with window 0: {what}")
+    return live
+
+
+class _Pairs:
+    """What the rules from one area to another have made so far."""
+
+    def __init__(self, genome: Genome, pre: AreaGenes, post: AreaGenes):
+        self._genome, self._pre, self._post = genome, pre, post
+        self._pre_each, self._post_each = (
+            int(area.genes["per_voxel_neuron_cnt"]) for area in (pre, post)
+        )
+        self._size = math.prod(post.dimensions) * self._post_each
+        self._made = np.zeros(0, np.int64)
+
+    def grow(self, rule: Rule, key: Array | None, most: int) -> np.ndarray:
+        """Return the synapses of a rule: [n, 2], neurons counted from the first of their area."""
+        if not is_dispatched(rule.morphology, self._genome.morphologies):
+            return np.zeros((0, 2), np.int64)
+        memories = [bool(area.genes["is_mem_type"]) for area in (self._pre, self._post)]
+        associates = rule.morphology == "associative_memory" and all(memories)
+        if (memories[0] and not associates) or not (self._pre_each and self._post_each):
+            return np.zeros((0, 2), np.int64)
+        voxels = connect(
+            rule.morphology,
+            self._genome.morphologies,
+            self._pre.dimensions,
+            self._post.dimensions,
+            between_memories=all(memories),
+            most=most // self._pre_each,
+        )
+        pre = np.add.outer(voxels[:, 0] * self._pre_each, np.arange(self._pre_each)).ravel()
+        last = voxels[:, 1] * self._post_each + self._post_each - 1
+        codes = pre * self._size + np.repeat(last, self._pre_each)
+        if kind(rule.morphology, self._genome.morphologies) == "vectors":
+            codes = codes[~np.isin(codes, self._made)]
+        percent = rule.attractivity
+        percent = self._pre.genes["synapse_attractivity"] if percent is None else percent
+        codes = codes[_attracted(len(codes), percent, key, rule.path)]
+        self._made = np.concatenate([self._made, codes])
+        return np.stack([codes // self._size, codes % self._size], 1)
+
+
+def _attracted(count, percent, key, path):
+    """Which synapses to keep: each on its own."""
+    if percent == 100 or not count:
+        return np.ones(count, bool)
+    require(key is not None, "key", f"given, as {path} has an attractivity of {percent}", None)
+    assert key is not None
+    bits = np.asarray(jax.random.bits(key, (count,), "uint32"))
+    return bits < percent / 100 * 2.0**32
+
+
+def _fold(key, *numbers):
+    for each in numbers:
+        key = None if key is None else jax.random.fold_in(key, each)
+    return key
+
+
+def _strength(rule: Rule, area: AreaGenes, weights: Weights):
+    """Weight, psp, inhibitory and delay of the synapses of a rule."""
+    multiplier, psp = rule.multiplier, float(area.genes["postsynaptic_current"])
+    if weights == "f32":
+        return abs(multiplier), psp, multiplier < 0, rule.delay
+    multiplier = multiplier if multiplier == math.trunc(multiplier) else 1
+    psp = math.trunc(min(max(psp, 0), 255))
+    return min(abs(multiplier), 255), psp, multiplier < 0, 1
+
+
+def _joined(parts) -> Synapses:
+    counts = [len(made) for made, _ in parts]
+    ends = np.concatenate([made for made, _ in parts]) if parts else np.zeros((0, 2), np.int64)
+    columns = [np.repeat(each, counts) for each in zip(*(strength for _, strength in parts))]
+    weight, psp, inhibitory, delay = columns or [np.zeros(0)] * 4
+    return synapses(
+        ends[:, 0], ends[:, 1], weight, psp, inhibitory=inhibitory.astype(bool), delay=delay
+    )
