@@ -44,7 +44,9 @@ def unless_broad(name, *others, fast=False):
     return pytest.param(name, *others, marks=marks)
 
 
-each_recording = pytest.mark.parametrize("name", map(unless_broad, golden_bursts.NAMES))
+each_recording = pytest.mark.parametrize(
+    "name", [unless_broad(name) for name in golden_bursts.NAMES]
+)
 each_recording_and_backend = pytest.mark.parametrize(
     ("name", "backend"),
     [

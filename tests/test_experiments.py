@@ -6,6 +6,7 @@ import sys
 import types
 from typing import Any
 
+import numpy as np
 import pytest
 
 from brainjax import experiment
@@ -15,6 +16,7 @@ FIELDS_OF_A_BRAIN = {
     "completion": {"recovered"},
     "association": {"overlap_before", "overlap_after"},
     "digits": {"accuracy_overlap", "accuracy_linear"},
+    "burst_replay": {"bursts", "mismatches", "mismatches_by_quantity", "first_mismatch"},
 }
 
 
@@ -58,8 +60,9 @@ def test_settings_are_refused_at_construction(name):
     module = experiment.load("experiments", name)
     with pytest.raises(ValueError, match="brains must be at least 1; got 0"):
         module.Settings(brains=0)
-    with pytest.raises(ValueError, match="k of area"):
-        module.Settings(k=0)
+    if hasattr(module.SMOKE, "k"):  # a brain with assemblies
+        with pytest.raises(ValueError, match="k of area"):
+            module.Settings(k=0)
 
 
 def test_projection_refuses_what_does_not_fit(monkeypatch, capsys):
@@ -143,3 +146,32 @@ def test_a_benchmark_of_several_files_runs_as_a_script():
     )
     assert done.returncode == experiment.OK, done.stderr
     assert "python benchmarks/ops.py" in done.stdout
+
+
+def test_a_replay_counts_and_names_what_differs(tmp_path, capsys):
+    """A recording of a burst engine, and one of whose numbers two were changed."""
+    module = experiment.load("experiments", "burst_replay")
+    arrays = module._record(module.SMOKE)
+    for change in (False, True):
+        if change:
+            arrays["mp"][5, 7] += 1
+            arrays["rc"][9, 3] += 1
+        path, written = tmp_path / "recording.npz", tmp_path / "result.json"
+        np.savez(path, **arrays)
+        code = experiment.main(module, ["--vector", str(path), "--json", str(written)])
+        assert code == (experiment.CLAIM_FAILED if change else experiment.OK)
+    assert "'burst': 6, 'quantity': 'mp', 'element': 7" in capsys.readouterr().err
+    replay = json.loads(written.read_text())["results"][0]
+    assert replay["mismatches"] == 2
+    differing = {name: count for name, count in replay["mismatches_by_quantity"].items() if count}
+    assert differing == {"mp": 1, "rc": 1}
+
+
+def test_a_damaged_recording_is_refused(tmp_path, capsys):
+    module = experiment.load("experiments", "burst_replay")
+    arrays = module._record(module.SMOKE)
+    arrays["fired_id"] = arrays["fired_id"] + 1_000
+    np.savez(tmp_path / "recording.npz", **arrays)
+    code = experiment.main(module, ["--vector", str(tmp_path / "recording.npz")])
+    assert code == experiment.CANNOT_RUN
+    assert "fired_id must be below 63" in capsys.readouterr().err
