@@ -16,6 +16,7 @@ FIELDS_OF_A_BRAIN = {
     "completion": {"recovered"},
     "association": {"overlap_before", "overlap_after"},
     "digits": {"accuracy_overlap", "accuracy_linear"},
+    "genome_run": {"neurons", "synapses", "ms_per_burst", "spikes_per_burst"},
     "burst_replay": {"bursts", "mismatches", "mismatches_by_quantity", "first_mismatch"},
 }
 

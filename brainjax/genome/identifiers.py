@@ -67,6 +67,11 @@ def is_core(area_id: str) -> bool:
     return base64.b64decode(area_id)[:1] == b"_"
 
 
+def is_input(area_id: str) -> bool:
+    """Tell whether an area receives what sensors send."""
+    return base64.b64decode(area_id)[:1] == b"i"
+
+
 def is_memory(area_id: str) -> bool:
     """Tell whether an area is a memory by its id."""
     return base64.b64decode(area_id)[:1] == b"m"
