@@ -25,11 +25,14 @@ SOURCES := pyproject.toml $(shell find brainjax custom_calls experiments benchma
 demo: $(VENV)/.demo
 	$(BIN)/brainjax demo --out demo
 
+# A process for each core, and whole files for each, as the tests of a file share compiled programs.
+PYTEST := $(BIN)/pytest -n auto --dist loadfile
+
 test: $(VENV)/.test
-	$(BIN)/pytest
+	$(PYTEST)
 
 test-slow: $(VENV)/.test
-	$(BIN)/pytest -m "slow and not gpu"
+	$(PYTEST) -m "slow and not gpu"
 
 lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
