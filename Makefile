@@ -8,6 +8,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 VENV := .venv
 BIN := $(VENV)/bin
+# A process for each core, and whole files for each: the tests of a file share compiled programs.
+PYTEST := $(BIN)/pytest -n auto --dist loadfile
 MATRIX := .matrix
 REPORTS := build/reports
 
@@ -24,9 +26,6 @@ SOURCES := pyproject.toml $(shell find brainjax custom_calls experiments benchma
 
 demo: $(VENV)/.demo
 	$(BIN)/brainjax demo --out demo
-
-# A process for each core, and whole files for each, as the tests of a file share compiled programs.
-PYTEST := $(BIN)/pytest -n auto --dist loadfile
 
 test: $(VENV)/.test
 	$(PYTEST)
