@@ -1,22 +1,20 @@
-"""Recorded runs of a burst engine: read from a file or drawn, and made into a brain."""
+"""Recorded runs of a burst engine: read from a file or drawn, and made into a network."""
 
-import itertools
+import base64
 import json
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from brainjax import burst, experiment
+from brainjax import connectomes, experiment
 
 # Core neurons stand in front of those of a recording: death, power, fatigue.
 CORE = {
     "threshold": 1,
-    "threshold_limit": np.finfo(np.float32).max,
+    "threshold_limit": connectomes.NO_LIMIT,
     "leak": 0.1,
     "excitability": 1,
     "refractory_period": 5,
-    "fire_limit": 65_535,
+    "fire_limit": connectomes.UNLIMITED,
     "snooze": 0,
     "accumulates": 1,
 }
@@ -73,7 +71,7 @@ def draw_network(settings):
         "meta": np.array(json.dumps({"base": base, "power": 1.0, "flags": {}, "stdp": []})),
         "n_area": rng.integers(base, base + 4, n),
         "n_threshold": rng.integers(1, 40, n).astype(np.float32),
-        "n_tlimit": np.full(n, np.finfo(np.float32).max, np.float32),
+        "n_tlimit": np.full(n, connectomes.NO_LIMIT, np.float32),
         "n_leak": rng.choice([0, 0.25, 0.5], n).astype(np.float32),
         "n_excit": rng.choice([0.5, 1], n).astype(np.float32),
         "n_refrac": rng.integers(0, 3, n).astype(np.uint16),
@@ -91,43 +89,43 @@ def draw_network(settings):
     }
 
 
-def brain_of(arrays, backend):
-    """Config and parameters of a recorded network, with its core neurons in front."""
+def network_of(arrays):
+    """The network of a recording, with its core neurons in front."""
     meta = json.loads(str(arrays["meta"]))
-    base, plastic = meta["base"], meta["stdp"]
-    place = np.concatenate([np.arange(base), arrays["n_area"]]).astype(np.int64)
+    core = np.arange(meta["base"])
+    place = np.concatenate([core, arrays["n_area"]])
     flags = {int(area): flags for area, flags in meta["flags"].items()}
-    names = range(1 + int(max([*place, *flags])))
-    config = burst.Config(
-        num_neurons=len(place),
-        areas=[burst.Area(str(a), *reversed(flags.get(a, (None, None)))) for a in names],
-        mappings=[burst.Mapping(str(row[0]), str(row[1]), row[2]) for row in plastic],
-        power_neuron=None if meta["power"] is None else 1,
-        fatigue_area="2",
-        strict_feagi=True,
-        backend=backend,
-    )
-    fields = {
-        name: np.concatenate([np.full(base, core, arrays[key].dtype), arrays[key]])
-        for (name, core), key in zip(CORE.items(), NEURONS, strict=True)
+    columns = {
+        name: np.concatenate([np.full(core.size, value), arrays[key]])
+        for (name, value), key in zip(CORE.items(), NEURONS, strict=True)
     }
-    fields["accumulates"] = fields["accumulates"] > 0
-    neurons = burst.populate(config, place, **fields)
-    pre, post, weight, strength, kind = (arrays[name] for name in SYNAPSES)
-    delay = np.ones(len(pre), int)
-    synapses = burst.connect(config, neurons, pre, post, weight, strength, kind > 0, delay)
-    gains = [[np.clip(row[3] * row[4 + side], 0, 255) for row in plastic] for side in (0, 1)]
-    up, down = (jnp.asarray(side, jnp.float32) for side in gains)
-    power = jnp.float32(meta["power"] or 0)
-    return config, burst.Params(neurons, synapses, power, up, down)
+    columns["accumulates"] = columns["accumulates"] > 0
+    *edges, kind = (arrays[name] for name in SYNAPSES)
+    return connectomes.Network(
+        neurons=connectomes.neurons(area=place, position=np.zeros((place.size, 3), int), **columns),
+        synapses=connectomes.synapses(*edges, inhibitory=kind > 0),
+        areas=tuple(
+            connectomes.Area(area, _id(area, meta["power"]), *flags.get(area, ()))
+            for area in sorted({*place.tolist(), *flags})
+        ),
+        plastic=tuple(
+            connectomes.PlasticMapping(
+                pre_area=pre, post_area=post, window=window, constant=scale, ltp=up, ltd=down
+            )
+            for pre, post, window, scale, up, down in meta["stdp"]
+        ),
+        power=meta["power"] or 0.0,
+    )
+
+
+def _id(area, power):
+    """Of an area; the engine knows those of the core by theirs. No power, no area of it."""
+    core = {0: "___death", 2: "___fatig"} | ({} if power is None else {1: "___power"})
+    return base64.b64encode(core.get(area, f"c{area:07d}").encode()).decode()
 
 
 def drives_of(config, arrays):
-    """What is injected into each burst, stacked."""
-    offsets = arrays["inj_off"]
-    capacity = max(1, int(np.diff(offsets).max(initial=0)))
-    drives = [
-        config.drive(arrays["inj_id"][first:last], arrays["inj_p"][first:last], capacity=capacity)
-        for first, last in itertools.pairwise(offsets)
-    ]
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *drives)
+    """What is injected into each burst."""
+    starts = arrays["inj_off"][1:-1]
+    ids, potentials = (np.split(arrays[name], starts) for name in ("inj_id", "inj_p"))
+    return config.drives(ids, potentials)

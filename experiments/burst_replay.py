@@ -9,15 +9,16 @@ Run:       python experiments/burst_replay.py [--vector FILE.npz] [--brains 4] [
 """
 
 import dataclasses
+import functools
 import sys
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from _recording import LISTS, STATES, brain_of, draw_network, drives_of, load
+from _recording import LISTS, STATES, draw_network, drives_of, load, network_of
 
-from brainjax import burst, experiment, metrics, plotting
+from brainjax import burst, connectomes, experiment, metrics, ops, plotting
 from brainjax.ops import Backend
 from brainjax.simulation import simulate
 
@@ -106,10 +107,10 @@ def _record(settings):
 
 def _replay(arrays, backend, brains, measured):
     """The records of all bursts, [bursts, brains, ...], by the names of the recording."""
-    config, params = brain_of(arrays, backend)
-    states = jax.tree.map(
-        lambda leaf: jnp.stack([leaf] * brains), burst.init(config, params, jax.random.key(0))
-    )
+    network = network_of(arrays)
+    config, params = connectomes.to_burst(network, strict_feagi=True, backend=backend)
+    keys = jax.random.split(jax.random.key(0), brains)
+    states = jax.vmap(functools.partial(burst.init, config, params))(keys)
     _, records = simulate(
         burst.step,
         config,
@@ -121,29 +122,21 @@ def _replay(arrays, backend, brains, measured):
         metrics=measured,
     )
     if "w" in arrays:
-        records["w"] = _in_given_order(params.synapses, records["w"], arrays["s_w"])
+        weights = burst.weights(params.synapses, records.get("w"), arrays["s_w"])
+        records["w"] = np.broadcast_to(weights, (*records["fcl"].shape[:2], weights.shape[-1]))
     return records
 
 
 def _observed(state):
     fired = jnp.zeros_like(state.candidates).at[state.fired.indices].set(True, mode="drop")
-    at_firing = jnp.zeros_like(state.inputs).at[state.fired.indices]
     return {
         "fcl": state.candidates,
         "fcl_p": state.inputs,
         "fired": fired,
-        "fired_mp": at_firing.set(state.fired.values, mode="drop"),
+        "fired_mp": ops.active_set.to_dense(state.fired, state.inputs.size),
         **{name: getattr(state.membranes, field) for name, field in STATES.items()},
         **({} if state.weights is None else {"w": state.weights}),
     }
-
-
-def _in_given_order(synapses, recorded, given):
-    """Recorded weights of plastic synapses among those that never change."""
-    origin = np.asarray(synapses.plastic.origin)
-    weights = np.broadcast_to(given, (*recorded.shape[:2], len(given))).copy()
-    weights[..., origin[origin >= 0]] = recorded[..., origin >= 0]
-    return weights
 
 
 def _of_brain(records, brain):

@@ -10,6 +10,7 @@ Run:       python experiments/genome_run.py [--genome FILE.json] [--bursts 200] 
 """
 
 import dataclasses
+import functools
 import sys
 from pathlib import Path
 from typing import Literal
@@ -121,18 +122,13 @@ def _bar(settings, config, network):
     x = network.neurons.position[ids, 0]
     width = int(x.max(initial=0)) + 1
     lit = [ids[x == number // settings.dwell % width] for number in range(settings.bursts)]
-    capacity = max(1, *(each.size for each in lit))
-    drives = [
-        config.drive(each, np.full(each.size, settings.potential), capacity=capacity)
-        for each in lit
-    ]
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *drives)
+    return config.drives(lit, [np.full(each.size, settings.potential) for each in lit])
 
 
 def _fired(settings, config, params, drives, measured):
     """Who fires, [bursts, brains, neurons]."""
-    state = burst.init(config, params, jax.random.key(0))
-    states = jax.tree.map(lambda leaf: jnp.stack([leaf] * settings.brains), state)
+    keys = jax.random.split(jax.random.key(0), settings.brains)
+    states = jax.vmap(functools.partial(burst.init, config, params))(keys)
     _, fired = simulate(
         burst.step,
         config,

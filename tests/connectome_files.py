@@ -1,11 +1,11 @@
-"""What tests of connectomes and genomes share: a small network, digests, damaged bytes."""
+"""What tests of connectomes and genomes share: a small network, digests, damages."""
 
 import base64
 import hashlib
 import json
 
 import numpy as np
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from brainjax import connectomes
 from brainjax.connectomes import Area, Network, Origin
@@ -125,6 +125,14 @@ def _place(network, ids, neuron):
 
 def _digest(lines):
     return hashlib.sha256("".join(f"{line}\n" for line in sorted(lines)).encode()).hexdigest()
+
+
+def over(examples, damage, deadline):
+    """Draw so many examples; one that hangs, or allocates for long, is over its deadline, in ms."""
+    patient = settings(
+        max_examples=examples, deadline=deadline, suppress_health_check=list(HealthCheck)
+    )
+    patient(given(st.data())(damage))()
 
 
 @st.composite

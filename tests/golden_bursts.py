@@ -1,13 +1,11 @@
-"""Runs of FEAGI's own engine, recorded; they come beside the checkout and are not part of it."""
+"""Runs of FEAGI's own engine, recorded."""
 
 import itertools
 import json
-import os
-from pathlib import Path
 
 import numpy as np
-import pytest
 from burst_oracle import Network
+from golden import path_of
 
 NAMES = (
     "g01_leak_threshold",
@@ -23,21 +21,12 @@ NAMES = (
     "g10_random_1k",
     "g13_stdp",
 )
-VARIABLE = "BRAINJAX_SHARED"
-CHECKOUT = Path(__file__).parents[1]
 
 
 def load(name):
     """The arrays of one recording, or a skip that says where it was looked for."""
-    given = os.environ.get(VARIABLE)
-    places = [Path(given)] if given else [CHECKOUT / "shared", CHECKOUT.parent / "shared"]
-    for place in places:
-        path = place / "golden" / "feagi" / f"{name}.npz"
-        if path.exists():
-            with np.load(path, allow_pickle=False) as arrays:
-                return dict(arrays)
-    looked = ", ".join(map(str, places))
-    pytest.skip(f"no golden/feagi/{name}.npz in {looked}; set {VARIABLE} to the folder of golden/")
+    with np.load(path_of(f"{name}.npz"), allow_pickle=False) as arrays:
+        return dict(arrays)
 
 
 def network_of(arrays):

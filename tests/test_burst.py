@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import operator
 
 import golden_bursts
 import hypothesis
@@ -172,8 +173,7 @@ def assert_equals_recording(records, arrays, params):
     assert_same_bits(records["countdown"], arrays["rc"])
     assert_same_bits(records["fire_count"], arrays["cfc"])
     if "w" in arrays:
-        weights = np.empty_like(records["weights"])
-        weights[:, np.asarray(params.synapses.plastic.origin)] = records["weights"]
+        weights = burst.weights(params.synapses, records["weights"], arrays["s_w"])
         assert_same_bits(weights, arrays["w"])
 
 
@@ -273,7 +273,7 @@ def assert_equals_engine(config, network, injections, *, strict, fatigued=(), **
         np.testing.assert_array_equal(records["fire_count"][number], engine.cfc, where)
     given = [synapse["weight"] for synapse in engine.synapses[: len(network.weight)]]
     np.testing.assert_array_equal(
-        burst.weights(params.synapses, state, np.float32(network.weight)), given
+        burst.weights(params.synapses, state.weights, np.float32(network.weight)), given
     )
     return records, engine
 
@@ -528,7 +528,7 @@ def test_ledger_that_begins_late_holds_bursts_without_firing():
             burst=jnp.uint32(num_bursts), ledger=ledger.empty(4, config.window, num_bursts)
         )
         _, state = run(config, params, drives, start)
-        assert burst.weights(params.synapses, state, [100] * 3).tolist()[0] == expected
+        assert burst.weights(params.synapses, state.weights, [100] * 3).tolist()[0] == expected
 
 
 def test_ledger_frames():
@@ -911,10 +911,10 @@ def test_order_of_synapses_does_not_matter(strict):
     assert_same_bits(again, records)
     weight = np.float32(network.weight)
     np.testing.assert_array_equal(
-        burst.weights(turned.synapses, turned_state, weight[order]),
-        burst.weights(params.synapses, state, weight)[order],
+        burst.weights(turned.synapses, turned_state.weights, weight[order]),
+        burst.weights(params.synapses, state.weights, weight)[order],
     )
-    assert not np.array_equal(burst.weights(params.synapses, state, weight), weight)
+    assert not np.array_equal(burst.weights(params.synapses, state.weights, weight), weight)
 
 
 @both_semantics
@@ -1178,6 +1178,19 @@ DRIVE_ERRORS = [
 def test_drive_errors(given, options, message):
     with pytest.raises(ValueError, match=message):
         small_config().drive(*given, **options)
+
+
+def test_drives_are_stacked_drives():
+    config = small_config()
+    ids, potentials = [[], [3, 1, 3], [2]], [[], [1.0, 2.0, 4.0], [0.5]]
+    stacked = config.drives(ids, potentials)
+    for place, given in enumerate(zip(ids, potentials, strict=True)):
+        one = jax.tree.map(operator.itemgetter(place), stacked)
+        assert_same_bits(one, config.drive(*given, capacity=3))
+    with pytest.raises(ValueError, match="bursts must be at least 1; got 0"):
+        config.drives([], [])
+    with pytest.raises(ValueError, match="zip"):
+        config.drives(ids, potentials[1:])
 
 
 def test_init_errors():

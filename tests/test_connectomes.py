@@ -1,24 +1,25 @@
 import builtins
 import dataclasses
-import json
 import resource
 import struct
 import tracemalloc
 import warnings
 import zipfile
 
+import golden
+import golden_bursts
 import golden_genomes
 import jax
 import numpy as np
 import pytest
-from connectome_files import area_id, damages, neuron_digest, small_network, synapse_digest
-from hypothesis import HealthCheck, given, settings, strategies as st
+from connectome_files import damages, neuron_digest, over, small_network, synapse_digest
+from hypothesis import given, strategies as st
 
-from brainjax import burst, connectomes, ops
-from brainjax.connectomes import ConnectomeError, Network, files, payload
+from brainjax import burst, connectomes, experiment, ops
+from brainjax.connectomes import ConnectomeError, files, payload
 from brainjax.connectomes.bincode import Reader
 
-golden = pytest.mark.parametrize("name", golden_genomes.NAMES)
+each_golden = pytest.mark.parametrize("name", golden_genomes.NAMES)
 # Every form of a file: its version, and whether it is compressed.
 FORMS = [(1, False), (2, False), (2, True), (3, False), (3, True)]
 each_form = pytest.mark.parametrize(("version", "compress"), FORMS)
@@ -65,7 +66,7 @@ def test_checksum_of_published_vectors():
     assert files.fnv1a(b"foobar") == 0x85944171F73967E8
 
 
-@golden
+@each_golden
 def test_golden_connectome_is_read(name):
     facts = golden_genomes.facts(name)["connectome"]
     network = connectomes.read(golden_genomes.connectome(name))
@@ -78,7 +79,7 @@ def test_golden_connectome_is_read(name):
     assert synapse_digest(network) == facts["synapse_digest"]
 
 
-@golden
+@each_golden
 @pytest.mark.parametrize("compress", [False, True])
 def test_golden_connectome_survives_writing(name, compress, tmp_path):
     network = connectomes.read(golden_genomes.connectome(name))
@@ -86,7 +87,7 @@ def test_golden_connectome_survives_writing(name, compress, tmp_path):
     assert connectomes.read(tmp_path / "copy.connectome") == network
 
 
-@golden
+@each_golden
 def test_golden_payload_survives_but_for_the_order_of_maps(name):
     """Every column is written as it was read; the maps behind them come in any order."""
     data = golden_genomes.connectome(name).read_bytes()
@@ -518,7 +519,7 @@ def test_npz_is_the_identity(tmp_path):
     assert connectomes.read_npz(tmp_path / "network.npz") == network
 
 
-@golden
+@each_golden
 def test_golden_network_survives_npz_and_parquet(name, tmp_path):
     pytest.importorskip("pyarrow")
     network = connectomes.read(golden_genomes.connectome(name))
@@ -620,60 +621,14 @@ def test_parquet_of_others(tmp_path):
 # A network as a brain.
 
 
-def network_of(arrays):
-    """The network of a recording of FEAGI's engine: three core neurons, then its own."""
-    meta = json.loads(str(arrays["meta"]))
-    area = np.concatenate([np.arange(3), arrays["n_area"]])
-
-    def with_core(name, value):
-        return np.concatenate([np.full(3, value), arrays[name]])
-
-    names = {0: b"___death", 1: b"___power", 2: b"___fatig"}
-    flags = {int(index): map(bool, each) for index, each in meta["flags"].items()}
-    areas = tuple(
-        connectomes.Area(index, area_id(names.get(index, b"c%07d" % index)), *flags.get(index, ()))
-        for index in sorted({*area.tolist(), *flags})
-    )
-    neurons = connectomes.neurons(
-        with_core("n_threshold", 1),
-        area,
-        np.zeros((len(area), 3), int),
-        threshold_limit=with_core("n_tlimit", connectomes.NO_LIMIT),
-        leak=with_core("n_leak", 0.1),
-        excitability=with_core("n_excit", 1),
-        refractory_period=with_core("n_refrac", 5),
-        fire_limit=with_core("n_cfl", connectomes.UNLIMITED),
-        snooze=with_core("n_snooze", 0),
-        accumulates=with_core("n_mpacc", 1).astype(bool),
-    )
-    synapses = connectomes.synapses(
-        *(arrays[name] for name in ("s_src", "s_dst", "s_w", "s_psp")),
-        inhibitory=arrays["s_typ"] > 0,
-    )
-    plastic = tuple(
-        connectomes.PlasticMapping(
-            pre_area=pre,
-            post_area=post,
-            window=window,
-            constant=float(scale),
-            ltp=float(up),
-            ltd=float(down),
-        )
-        for pre, post, window, scale, up, down in meta["stdp"]
-    )
-    return Network(
-        neurons=neurons, synapses=synapses, areas=areas, plastic=plastic, power=meta["power"]
-    )
-
-
+network_of = experiment.load("experiments", "burst_replay").network_of
 RECORDINGS = ["g06_psp_divided", "g06_psp_fast", "g06_psp_uniform", "g07_mp_driven", "g13_stdp"]
 
 
 @pytest.mark.parametrize("recording", [*RECORDINGS, "g10_random_1k"])
 def test_network_runs_as_feagi_ran_it(recording, tmp_path):
     """Through a file and back, then burst by burst as it was recorded."""
-    with np.load(golden_genomes.path_of(f"{recording}.npz"), allow_pickle=False) as opened:
-        arrays = dict(opened)
+    arrays = golden_bursts.load(recording)
     connectomes.write_npz(tmp_path / "network.npz", network_of(arrays))
     network = connectomes.read_npz(tmp_path / "network.npz")
     config, params = connectomes.to_burst(network, strict_feagi=True)
@@ -692,11 +647,11 @@ def test_network_runs_as_feagi_ran_it(recording, tmp_path):
         np.testing.assert_array_equal(state.fired.values[:count], arrays["fired_mp"][fired])
         np.testing.assert_array_equal(state.membranes.potential, arrays["mp"][at])
     if network.plastic:
-        weights = burst.weights(params.synapses, state, network.synapses.weight)
+        weights = burst.weights(params.synapses, state.weights, network.synapses.weight)
         np.testing.assert_array_equal(weights, arrays["w"][-1])
 
 
-@golden
+@each_golden
 def test_golden_connectome_becomes_a_brain(name):
     network = connectomes.read(golden_genomes.connectome(name))
     with warnings.catch_warnings():
@@ -728,7 +683,7 @@ def fuzz_cases():
     """Files to damage: real ones where they are there, and small ones of every form."""
     cases = [encoded(*form) for form in FORMS]
     for name in ("test", "mujoco"):
-        path = golden_genomes.find(f"genomes/{name}.connectome")
+        path = golden.find(f"genomes/{name}.connectome")
         cases += [] if path is None else [path.read_bytes()]
     return cases
 
@@ -738,7 +693,7 @@ def fuzz_payloads():
         (payload.encode_payload(small_network(version), version), version) for version in (1, 3)
     ]
     for name in ("gesture", "mujoco"):
-        path = golden_genomes.find(f"genomes/{name}.connectome")
+        path = golden.find(f"genomes/{name}.connectome")
         if path is not None:
             cases.append((payload.encode_payload(connectomes.read(path), 3), 3))
     return cases
@@ -783,35 +738,18 @@ def bounded_memory():
     assert after - before < 300_000  # kB
 
 
-# A case that hangs, or allocates for long, is over its deadline.
-patient = {"deadline": 5000, "suppress_health_check": list(HealthCheck)}
+few_and_thousands = pytest.mark.parametrize(
+    "examples", [200, pytest.param(6000, marks=pytest.mark.slow)]
+)
 
 
+@few_and_thousands
 @pytest.mark.usefixtures("bounded_memory")
-@settings(max_examples=200, **patient)
-@given(st.data())
-def test_damaged_files_are_errors(data):
-    damage_file(data)
+def test_damaged_files_are_errors(examples):
+    over(examples, damage_file, deadline=5_000)
 
 
+@few_and_thousands
 @pytest.mark.usefixtures("bounded_memory")
-@settings(max_examples=200, **patient)
-@given(st.data())
-def test_damaged_payloads_are_errors_or_other_networks(data):
-    damage_payload(data)
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("bounded_memory")
-@settings(max_examples=6000, **patient)
-@given(st.data())
-def test_thousands_of_damaged_files_are_errors(data):
-    damage_file(data)
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("bounded_memory")
-@settings(max_examples=6000, **patient)
-@given(st.data())
-def test_thousands_of_damaged_payloads_are_errors_or_other_networks(data):
-    damage_payload(data)
+def test_damaged_payloads_are_errors_or_other_networks(examples):
+    over(examples, damage_payload, deadline=5_000)

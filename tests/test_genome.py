@@ -1,16 +1,16 @@
 import base64
 import copy
+import dataclasses
 import itertools
 import json
 import warnings
 
 import golden_genomes
-import hypothesis
 import jax
 import numpy as np
 import pytest
-from connectome_files import neuron_digest, synapse_digest, synapse_lines
-from hypothesis import given, settings, strategies as st
+from connectome_files import neuron_digest, over, synapse_digest, synapse_lines
+from hypothesis import given, strategies as st
 
 from brainjax import connectomes, genome
 from brainjax.genome import GenomeError, genes, identifiers
@@ -772,10 +772,10 @@ def test_options_are_checked(option):
 
 def test_annotation_needs_a_genome_of_the_same_areas():
     network = grow({A: area(1, 1, 1)})
-    without = connectomes.network.dataclasses.replace(network, genome=None)
+    without = dataclasses.replace(network, genome=None)
     with pytest.raises(GenomeError, match="genome must be in the network"):
         genome.annotate(without)
-    other = connectomes.network.dataclasses.replace(network, genome=json.dumps(tree({})))
+    other = dataclasses.replace(network, genome=json.dumps(tree({})))
     with pytest.raises(GenomeError, match="areas must be those of the genome; got cAAAAA__"):
         genome.annotate(other)
 
@@ -834,14 +834,6 @@ def damage_genome(data):
     )
 
 
-@settings(max_examples=300, deadline=20_000, suppress_health_check=list(hypothesis.HealthCheck))
-@given(st.data())
-def test_damaged_genomes_are_errors_or_other_networks(data):
-    damage_genome(data)
-
-
-@pytest.mark.slow
-@settings(max_examples=5000, deadline=20_000, suppress_health_check=list(hypothesis.HealthCheck))
-@given(st.data())
-def test_thousands_of_damaged_genomes_are_errors_or_other_networks(data):
-    damage_genome(data)
+@pytest.mark.parametrize("examples", [300, pytest.param(5000, marks=pytest.mark.slow)])
+def test_damaged_genomes_are_errors_or_other_networks(examples):
+    over(examples, damage_genome, deadline=20_000)

@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, Literal, no_type_check
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
@@ -244,6 +245,19 @@ class Config:
             count=jnp.asarray(ids.size, jnp.int32),
         )
         return Drive(injected=injected, fatigued=jnp.asarray(fatigued, bool))
+
+    def drives(self, ids: Sequence[Numbers], potentials: Sequence[Numbers]) -> "Drive":
+        """Return the drives of bursts, along a leading axis; see `drive`.
+
+        Args:
+            ids: of each burst; at least one burst.
+            potentials: of each burst.
+        """
+        require(len(ids) >= 1, "bursts", "at least 1", len(ids))
+        most = max(1, *(np.size(each) for each in ids))
+        pairs = zip(ids, potentials, strict=True)
+        drives = [self.drive(some, amounts, capacity=most) for some, amounts in pairs]
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *drives)
 
     def bytes_moved(self, drive: "Drive") -> float:
         """Return the bytes that bursts must move at least: the injections and who receives them.

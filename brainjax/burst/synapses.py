@@ -130,19 +130,20 @@ def connect(
     )
 
 
-def weights(synapses: Synapses, state: Any, given: Numbers) -> np.ndarray:
-    """Return the present weights in the order in which the synapses were given.
+def weights(synapses: Synapses, present: Any, given: Numbers) -> np.ndarray:
+    """Return present weights in the order in which the synapses were given, [..., synapses].
 
     Args:
         synapses: made by `connect`.
-        state: of one network, concrete.
+        present: `State.weights`, of one network or of many along leading axes; concrete.
         given: the weights that `connect` got, [synapses].
     """
-    given = np.array(given)
-    if synapses.plastic is not None:
-        origin = np.asarray(synapses.plastic.origin)
-        given[origin[origin >= 0]] = np.asarray(state.weights)[origin >= 0]
-    return given
+    if synapses.plastic is None:
+        return np.array(given)
+    origin, present = np.asarray(synapses.plastic.origin), np.asarray(present)
+    ordered = np.broadcast_to(given, (*present.shape[:-1], np.size(given))).copy()
+    ordered[..., origin[origin >= 0]] = present[..., origin >= 0]
+    return ordered
 
 
 def _plastic(config, edges, targets, factor, share, grows, bits):

@@ -3,10 +3,13 @@
 import base64
 import binascii
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping
 
 import numpy as np
+
+from brainjax import validation
 
 # A threshold limit that nothing reaches, and a fire limit that never blocks.
 NO_LIMIT = float(np.finfo(np.float32).max)
@@ -49,6 +52,9 @@ SYNAPSE_COLUMNS: dict[str, tuple[str, float | None]] = {
 
 class ConnectomeError(ValueError):
     """What is wrong with a network or its file: the field, the rule and the value."""
+
+
+require = functools.partial(validation.require, error=ConnectomeError, most=MAX_TEXT)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -213,12 +219,6 @@ def synapses(pre, post, weight, psp, **columns) -> Synapses:
     """
     given = {"pre": pre, "post": post, "weight": weight, "psp": psp, **columns}
     return Synapses(**_filled(given, SYNAPSE_COLUMNS, len(pre)))
-
-
-def require(is_right: bool, field: str, rule: object, value: object) -> None:
-    """Raise ConnectomeError naming the field, the rule and the value unless `is_right`."""
-    if not is_right:
-        raise ConnectomeError(f"{field} must be {rule}; got {str(value)[:MAX_TEXT]}")
 
 
 def decode_id(text: str, field: str) -> bytes:

@@ -1,8 +1,11 @@
 """Genes of an area: their names in both forms of a genome, and what a value may be."""
 
+import functools
 import math
 import re
 import warnings
+
+from brainjax import validation
 
 MAX_TEXT = 80
 
@@ -46,10 +49,7 @@ class GenomeError(ValueError):
     """What is wrong with a genome: the path to it, the rule and the value."""
 
 
-def require(is_right: bool, path: str, rule: object, value: object) -> None:
-    """Raise GenomeError naming the path, the rule and the value unless `is_right`."""
-    if not is_right:
-        raise GenomeError(f"{path} must be {rule}; got {str(value)[:MAX_TEXT]}")
+require = functools.partial(validation.require, error=GenomeError, most=MAX_TEXT)
 
 
 def warn(message: str) -> None:

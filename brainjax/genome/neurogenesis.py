@@ -6,6 +6,7 @@ from typing import Literal
 
 import numpy as np
 
+from brainjax import burst
 from brainjax.connectomes import NO_LIMIT, UNLIMITED, Neurons, neurons
 from brainjax.connectomes.network import MAX_NEURONS
 from brainjax.genome.blueprint import AreaGenes, Genome
@@ -54,7 +55,7 @@ def offsets(genome: Genome) -> list[int]:
 def make_neurons(genome: Genome) -> Neurons:
     """Return the neurons of all areas: x outermost, then y, z, and those of a voxel.
 
-    `threshold = area's + x * increment_x + y * increment_y + z * increment_z`, in float32.
+    Thresholds grow along the axes as `burst.graded_threshold` says.
     """
     starts = offsets(genome)
     counts = np.diff(starts)
@@ -66,12 +67,12 @@ def make_neurons(genome: Genome) -> Neurons:
             values = [value or empty for value in values]
         return np.repeat(values, counts)
 
-    position = np.concatenate([_positions(area) for area in genome.areas])
+    positions = [_positions(area) for area in genome.areas]
     core = np.repeat([is_core(area.id) for area in genome.areas], counts)
     return neurons(
-        _thresholds(spread, position),
+        np.concatenate([_thresholds(*pair) for pair in zip(genome.areas, positions)]),
         np.repeat(np.arange(len(counts)), counts),
-        position,
+        np.concatenate(positions),
         threshold_limit=spread("firing_threshold_limit", NO_LIMIT),
         leak=spread("leak_coefficient"),
         refractory_period=spread("refractory_period"),
@@ -89,13 +90,10 @@ def _positions(area: AreaGenes):
     return np.repeat(position.astype(np.uint32), int(area.genes["per_voxel_neuron_cnt"]), axis=0)
 
 
-def _thresholds(spread, position):
-    threshold = spread("firing_threshold").astype(np.float32)
+def _thresholds(area: AreaGenes, positions):
+    increments = [area.genes[f"firing_threshold_increment_{axis}"] for axis in "xyz"]
     with np.errstate(over="ignore"):  # what is not finite is refused with the other columns
-        for axis, name in enumerate("xyz"):
-            increment = spread(f"firing_threshold_increment_{name}").astype(np.float32)
-            threshold += position[:, axis].astype(np.float32) * increment
-    return threshold
+        return burst.graded_threshold(area.genes["firing_threshold"], positions, increments)
 
 
 def _from_percent(area: AreaGenes) -> AreaGenes:
