@@ -94,7 +94,7 @@ def network_of(arrays):
     meta = json.loads(str(arrays["meta"]))
     core = np.arange(meta["base"])
     place = np.concatenate([core, arrays["n_area"]])
-    flags = {int(area): flags for area, flags in meta["flags"].items()}
+    flags = {int(area): map(bool, pair) for area, pair in meta["flags"].items()}
     columns = {
         name: np.concatenate([np.full(core.size, value), arrays[key]])
         for (name, value), key in zip(CORE.items(), NEURONS, strict=True)
@@ -110,7 +110,12 @@ def network_of(arrays):
         ),
         plastic=tuple(
             connectomes.PlasticMapping(
-                pre_area=pre, post_area=post, window=window, constant=scale, ltp=up, ltd=down
+                pre_area=pre,
+                post_area=post,
+                window=window,
+                constant=float(scale),
+                ltp=float(up),
+                ltd=float(down),
             )
             for pre, post, window, scale, up, down in meta["stdp"]
         ),

@@ -1189,7 +1189,9 @@ def test_drives_are_stacked_drives():
         assert_same_bits(one, config.drive(*given, capacity=3))
     with pytest.raises(ValueError, match="bursts must be at least 1; got 0"):
         config.drives([], [])
-    with pytest.raises(ValueError, match="zip"):
+    with pytest.raises(
+        ValueError, match="bursts of potentials must be as many as of ids, 3; got 2"
+    ):
         config.drives(ids, potentials[1:])
 
 

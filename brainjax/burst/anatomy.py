@@ -252,10 +252,15 @@ class Config:
         Args:
             ids: of each burst; at least one burst.
             potentials: of each burst.
+
+        Raises:
+            ValueError: as `drive`, or the bursts are none, or not as many for both.
         """
         require(len(ids) >= 1, "bursts", "at least 1", len(ids))
+        same = len(potentials) == len(ids)
+        require(same, "bursts of potentials", f"as many as of ids, {len(ids)}", len(potentials))
         most = max(1, *(np.size(each) for each in ids))
-        pairs = zip(ids, potentials, strict=True)
+        pairs = zip(ids, potentials)
         drives = [self.drive(some, amounts, capacity=most) for some, amounts in pairs]
         return jax.tree.map(lambda *leaves: jnp.stack(leaves), *drives)
 
