@@ -9,6 +9,9 @@ from _case import BETA, ROTATED_BYTES, STILL, Case, Cases, same_bits
 
 from brainjax import assemblies, experiment, simulation, timing
 
+# After so many rounds the same neurons win; weights that grew for thousands would overflow.
+_SETTLING_ROUNDS = 100
+
 
 def step(settings) -> Cases:
     for n, k in settings.step:
@@ -54,7 +57,7 @@ def _step_case(settings, brains, n, k, settled):
 def _simulated(config, birth, rounds, settled):
     state = birth()
     if settled:
-        state = _simulate(config, state, rounds, BETA)
+        state = _simulate(config, state, _SETTLING_ROUNDS, BETA)
 
     def start():
         nonlocal state
@@ -97,18 +100,18 @@ def _scanned(config, birth, rounds, settled):
         block = winners[:, None], new
         return stimulus, recurrent.at[block].multiply(1 + beta, unique_indices=True), new
 
-    @functools.partial(jax.jit, donate_argnums=0)
-    def scan(carry, beta):
+    @functools.partial(jax.jit, static_argnums=2, donate_argnums=0)
+    def scan(carry, beta, length):
         one = functools.partial(round_, beta)
         one = jax.vmap(one) if carry[0].ndim > 1 else one
-        return jax.lax.scan(lambda carry, _: (one(carry), None), carry, length=rounds)[0]
+        return jax.lax.scan(lambda carry, _: (one(carry), None), carry, length=length)[0]
 
     if settled:
-        carry = scan(carry, jnp.float32(BETA))
+        carry = scan(carry, jnp.float32(BETA), _SETTLING_ROUNDS)
 
     def start():
         nonlocal carry
-        carry = scan(carry, jnp.float32(STILL))
+        carry = scan(carry, jnp.float32(STILL), rounds)
         return carry
 
     return timing.Contender(start, jax.block_until_ready, rounds)

@@ -94,7 +94,10 @@ def network_of(arrays):
     meta = json.loads(str(arrays["meta"]))
     core = np.arange(meta["base"])
     place = np.concatenate([core, arrays["n_area"]])
-    flags = {int(area): map(bool, pair) for area, pair in meta["flags"].items()}
+    flags = {
+        int(area): {"mp_driven": bool(driven), "uniform": bool(uniform)}
+        for area, (driven, uniform) in meta["flags"].items()
+    }
     columns = {
         name: np.concatenate([np.full(core.size, value), arrays[key]])
         for (name, value), key in zip(CORE.items(), NEURONS, strict=True)
@@ -105,7 +108,7 @@ def network_of(arrays):
         neurons=connectomes.neurons(area=place, position=np.zeros((place.size, 3), int), **columns),
         synapses=connectomes.synapses(*edges, inhibitory=kind > 0),
         areas=tuple(
-            connectomes.Area(area, _id(area, meta["power"]), *flags.get(area, ()))
+            connectomes.Area(area, _id(area, meta["power"]), **flags.get(area, {}))
             for area in sorted({*place.tolist(), *flags})
         ),
         plastic=tuple(
