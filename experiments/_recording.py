@@ -94,10 +94,7 @@ def network_of(arrays):
     meta = json.loads(str(arrays["meta"]))
     core = np.arange(meta["base"])
     place = np.concatenate([core, arrays["n_area"]])
-    flags = {
-        int(area): {"mp_driven": bool(driven), "uniform": bool(uniform)}
-        for area, (driven, uniform) in meta["flags"].items()
-    }
+    flags = {int(area): map(bool, pair) for area, pair in meta["flags"].items()}
     columns = {
         name: np.concatenate([np.full(core.size, value), arrays[key]])
         for (name, value), key in zip(CORE.items(), NEURONS, strict=True)
@@ -108,8 +105,8 @@ def network_of(arrays):
         neurons=connectomes.neurons(area=place, position=np.zeros((place.size, 3), int), **columns),
         synapses=connectomes.synapses(*edges, inhibitory=kind > 0),
         areas=tuple(
-            connectomes.Area(area, _id(area, meta["power"]), **flags.get(area, {}))
-            for area in sorted({*place.tolist(), *flags})
+            _area(index, meta["power"], *flags.get(index, (None, None)))
+            for index in sorted({*place.tolist(), *flags})
         ),
         plastic=tuple(
             connectomes.PlasticMapping(
@@ -126,10 +123,12 @@ def network_of(arrays):
     )
 
 
-def _id(area, power):
-    """Of an area; the engine knows those of the core by theirs. No power, no area of it."""
+def _area(index, power, driven, uniform):
+    """The engine knows areas of the core by their ids. Without power there is no area of it."""
     core = {0: "___death", 2: "___fatig"} | ({} if power is None else {1: "___power"})
-    return base64.b64encode(core.get(area, f"c{area:07d}").encode()).decode()
+    name = core.get(index, f"c{index:07d}")
+    encoded = base64.b64encode(name.encode()).decode()
+    return connectomes.Area(index, encoded, mp_driven=driven, uniform=uniform)
 
 
 def drives_of(config, arrays):
