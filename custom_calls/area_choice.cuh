@@ -41,6 +41,7 @@ struct ChoiceSpace {
   uint32_t num_own, num_candidates;
   uint32_t of_warps[32];
   WarpWords<kThreads> warps;
+  Histogram<kThreads> histogram;
 };
 
 // Posts the keys of this block that reach the guess.
@@ -223,7 +224,7 @@ __device__ bool ChooseWinners(const Team& team, const AreaRound& round, const Ar
   if (n < k) return ChooseFromAll<kThreads, Team>(round, strip, keys, lists, winners);
   constexpr int kMostPosted = kMaxTeam * kPostKeys;
   const Threshold threshold = FindThreshold<kMostPosted>(
-      n, [lists](uint32_t i) { return lists[i]; }, {k, k, kZeroKey}, space.warps);
+      n, [lists](uint32_t i) { return lists[i]; }, {k, k, kZeroKey}, space.warps, space.histogram);
   if (!Fires(threshold, k)) return false;
   if (threadIdx.x < 32) {
     AddPostedWinners(round, strip, team.rank(), lists, blocks, threshold, space, winners);

@@ -1,4 +1,4 @@
-// The count-th largest of listed values by bisection: a few instructions a step, for any values.
+// The count-th largest of values by bisection: a few instructions a step, for any values.
 #ifndef BRAINJAX_BISECTION_CUH_
 #define BRAINJAX_BISECTION_CUH_
 
@@ -80,46 +80,20 @@ struct WarpWords {
   }
 };
 
-// The threshold of `n` values, value i being load(i), kNumber for each thread of the block. The
-// space was not in use since the last barrier; the block waits.
-template <int kNumber, int kThreads, typename Load>
+// The threshold of `n` <= kThreads values, value i being load(i). The space was not in use since the
+// last barrier; the block waits.
+template <int kThreads, typename Load>
 __device__ __forceinline__ Threshold BisectInBlock(uint32_t n, Load load, Wanted wanted,
                                                    WarpWords<kThreads>& space) {
-  uint32_t values[kNumber], below_least = ~0u, largest = 0;
-#pragma unroll
-  for (int i = 0; i < kNumber; ++i) {
-    const uint32_t place = threadIdx.x + i * kThreads;
-    values[i] = place < n ? load(place) : 0;
-    below_least = min(below_least, values[i] - 1);  // of 0, no limit
-    largest = max(largest, values[i]);
-  }
-  int turn = 0;
-  const auto reaching = [&](uint32_t key) {
-    if constexpr (kNumber == 1) {
-      return static_cast<uint32_t>(__syncthreads_count(values[0] >= key));
-    } else {
-      uint32_t reach = 0;
-#pragma unroll
-      for (int i = 0; i < kNumber; ++i) reach += values[i] >= key;
-      return space.Sum(turn++, __reduce_add_sync(kAllLanes, reach));
-    }
-  };
+  const uint32_t value = threadIdx.x < n ? load(threadIdx.x) : 0;
   uint32_t threads;
-  Interval range = space.Extremes(below_least, largest, &threads);
+  Interval range = space.Extremes(value - 1, value, &threads);  // least of all but 0, less 1
   range.low = threads < wanted.count ? 0 : range.low + 1;  // maybe there are not so many values
-  const Threshold found = Bisect(range, wanted, reaching);
+  const Threshold found = Bisect(range, wanted, [value](uint32_t key) {
+    return static_cast<uint32_t>(__syncthreads_count(value >= key));
+  });
   __syncthreads();
   return found;
-}
-
-// The same of `n` <= kMost values, in as few registers as will do.
-template <int kMost, int kThreads, typename Load>
-__device__ Threshold FindThreshold(uint32_t n, Load load, Wanted wanted,
-                                   WarpWords<kThreads>& space) {
-  constexpr int kNumber = (kMost + kThreads - 1) / kThreads;
-  if (kNumber == 1 || n <= kThreads) return BisectInBlock<1>(n, load, wanted, space);
-  if (kNumber > 5 && n <= 5 * kThreads) return BisectInBlock<5>(n, load, wanted, space);
-  return BisectInBlock<kNumber>(n, load, wanted, space);
 }
 
 }  // namespace brainjax

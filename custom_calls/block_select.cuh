@@ -60,12 +60,17 @@ __device__ __forceinline__ Wanted LooseBound(uint32_t count) {
 template <typename Keys>
 __device__ uint32_t ListAbove(const Keys& block, uint32_t bound, Candidate* list, uint32_t room,
                               uint32_t* size) {
+  const int lane = threadIdx.x % 32;
   for (int first = 0; first < block.per_lane * Keys::kLength; first += 32) {
+    uint32_t left = block.MaskAbove(bound, first), of_warp = 0, slot = 0;
+    const uint32_t before = WarpExclusiveSum(__popc(left), &of_warp);
+    if (of_warp == 0) continue;
+    if (lane == 0) slot = atomicAdd(size, of_warp);
+    slot = __shfl_sync(kAllLanes, slot, 0) + before;
 #pragma unroll 1
-    for (uint32_t left = block.MaskAbove(bound, first); left != 0; left &= left - 1) {
-      const uint32_t place = block.Place(threadIdx.x % 32, first + __ffs(left) - 1);
-      const uint32_t slot = atomicAdd(size, 1);
-      if (slot < room) list[slot] = {block.keys[place], place};
+    for (; left != 0 && slot < room; left &= left - 1, ++slot) {
+      const uint32_t place = block.Place(lane, first + __ffs(left) - 1);
+      list[slot] = {block.keys[place], place};
     }
   }
   __syncthreads();
@@ -144,11 +149,11 @@ __device__ uint32_t SelectOfBlock(const Keys& block, uint32_t count,
   if (threadIdx.x == 0) space.listed = 0;
   ClearBits<kThreads>(bits);
   __syncthreads();
-  const Threshold bound = BisectInBlock<1>(
+  const Threshold bound = BisectInBlock(
       kThreads, [&block](uint32_t) { return block.largest; }, LooseBound(count), space.warps);
   const uint32_t listed = ListAbove(block, bound.key, space.list, kThreads, &space.listed);
   if (count <= listed && listed <= kThreads) {
-    const Threshold found = BisectInBlock<1>(
+    const Threshold found = BisectInBlock(
         listed, [&space](uint32_t i) { return space.list[i].key; }, {count, count, 0},
         space.warps);
     MarkListed<kThreads>(space.list, listed, found, bits);
@@ -170,6 +175,7 @@ __device__ void ForEachWinner(const PlaceBits& bits, uint32_t ties, Counts befor
   const int begin = min(static_cast<int>(threadIdx.x) * per_thread, bits.words);
   const int end = min(begin + per_thread, bits.words);
   Counts mine{0, 0}, of_warp{0, 0};
+#pragma unroll 1
   for (int word = begin; word < end; ++word) {
     mine.above += __popc(bits.above[word]), mine.equal += __popc(bits.equal[word]);
   }
@@ -180,6 +186,7 @@ __device__ void ForEachWinner(const PlaceBits& bits, uint32_t ties, Counts befor
   __syncthreads();
   const uint32_t warps = __reduce_add_sync(kAllLanes, lane < warp ? sums[lane] : 0);
   before.above += warps >> 16, before.equal += warps & 0xffffu;
+#pragma unroll 1
   for (int word = begin; word < end; ++word) {
     const uint32_t above = bits.above[word];
 #pragma unroll 1

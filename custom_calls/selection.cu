@@ -21,7 +21,7 @@ using Cluster = ClusterTeam<kClusterSize>;
 constexpr int64_t kFewKeys = 1024, kSomeKeys = 12 * 1024;  // for which few threads will do
 constexpr int64_t kManyKeys = 48 * 1024;                   // counts of a block have 16 bits
 constexpr int64_t kStaticBytes = 24 * 1024;  // at most, beside the keys in shared memory
-static_assert(sizeof(TeamSelectSpace<kGridThreads>) <= kStaticBytes);
+static_assert(sizeof(TeamSelectSpace<kTeamThreads>) <= kStaticBytes);
 
 // Lets a kernel use so much shared memory.
 template <typename Kernel>
@@ -30,10 +30,10 @@ cudaError_t AllowSharedMemory(Kernel kernel, int64_t bytes) {
                               static_cast<int>(bytes));
 }
 
-template <typename T, typename Keys>
+template <typename T, typename Keys, int kBlocks>
 ffi::Error SelectInBlocks(cudaStream_t stream, const SelectionProblem<T>& problem) {
   const int64_t blocks = std::min(problem.batch, kMaxGridX);
-  const auto kernel = SelectInBlock<T, Keys>;
+  const auto kernel = SelectInBlock<T, Keys, kBlocks>;
   const int64_t bytes = BytesOfScores<Keys>(problem.n);
   const cudaError_t error = AllowSharedMemory(kernel, bytes);
   if (error != cudaSuccess) return StatusOf(kName, error);
@@ -92,15 +92,18 @@ ffi::Error Select(cudaStream_t stream, const SelectionProblem<T>& problem) {
   using Small = BlockKeys<128, kPerVector<T>>;
   using Middle = BlockKeys<512, kPerVector<T>>;
   using Large = BlockKeys<1024, kPerVector<T>>;
-  using OfCluster = BlockKeys<kClusterThreads, kPerVector<T>>;
-  using OfGrid = BlockKeys<kGridThreads, kPerVector<T>>;
+  using OfTeam = BlockKeys<kTeamThreads, kPerVector<T>>;
   const int64_t n = problem.n, room = device->shared_memory - kStaticBytes;
-  const int64_t in_cluster = BytesOfScores<OfCluster>(CeilDiv(n, kClusterSize));
-  if (n <= kFewKeys) return SelectInBlocks<T, Small>(stream, problem);
-  if (n <= kSomeKeys) return SelectInBlocks<T, Middle>(stream, problem);
+  const int64_t in_cluster = BytesOfScores<OfTeam>(CeilDiv(n, kClusterSize));
+  if (n <= kFewKeys) return SelectInBlocks<T, Small, 12>(stream, problem);
+  if (n <= kSomeKeys) {
+    return problem.batch <= device->multiprocessors
+               ? SelectInBlocks<T, Middle, 1>(stream, problem)
+               : SelectInBlocks<T, Middle, 3>(stream, problem);
+  }
   const bool many_rows = problem.batch >= device->multiprocessors / 2;
   if (n <= kAloneInBlock || (many_rows && n <= kManyKeys && BytesOfScores<Large>(n) <= room)) {
-    return SelectInBlocks<T, Large>(stream, problem);
+    return SelectInBlocks<T, Large, 1>(stream, problem);
   }
   if (problem.scratch_size < TeamScratch::Words(TeamListCapacity(n, problem.capacity))) {
     return TooLittleScratch();
@@ -108,15 +111,15 @@ ffi::Error Select(cudaStream_t stream, const SelectionProblem<T>& problem) {
   if (device->architecture >= 9 && in_cluster <= room &&
       (n <= kAloneInCluster || problem.batch > 1)) {
     const int64_t clusters = std::min(problem.batch, kMaxGridX / kClusterSize);
-    return LaunchTogether(stream, clusters * kClusterSize, kClusterSize, kClusterThreads,
-                          in_cluster, SelectInTeam<T, OfCluster, Cluster>, problem);
+    return LaunchTogether(stream, clusters * kClusterSize, kClusterSize, kTeamThreads,
+                          in_cluster, SelectInTeam<T, OfTeam, Cluster>, problem);
   }
   const int processors = std::min(device->multiprocessors, kMaxTeam);
   const int blocks =
       static_cast<int>(std::min<int64_t>(processors, CeilDiv(n, kKeysOfTeamBlock)));
-  const int64_t in_grid = BytesOfScores<OfGrid>(CeilDiv(n, blocks));
+  const int64_t in_grid = BytesOfScores<OfTeam>(CeilDiv(n, blocks));
   if (in_grid > room) return SelectLarge(stream, problem, blocks, device->shared_memory);
-  return LaunchTogether(stream, blocks, 0, kGridThreads, in_grid, SelectInTeam<T, OfGrid, GridTeam>,
+  return LaunchTogether(stream, blocks, 0, kTeamThreads, in_grid, SelectInTeam<T, OfTeam, GridTeam>,
                         problem);
 }
 

@@ -12,7 +12,7 @@
 
 namespace brainjax {
 
-constexpr int kClusterThreads = 512, kGridThreads = 1024;
+constexpr int kTeamThreads = 512;
 
 // The blocks of a cluster.
 template <int kSize>
@@ -101,8 +101,9 @@ __device__ Keys LoadKeys(const Row<T>& row, int64_t begin, int64_t end, uint32_t
   return block;
 }
 
-template <typename T, typename Keys>
-__global__ void __launch_bounds__(Keys::kThreads, 1536 / Keys::kThreads)
+// At least kBlocks blocks of it find room on a multiprocessor.
+template <typename T, typename Keys, int kBlocks>
+__global__ void __launch_bounds__(Keys::kThreads, kBlocks)
     SelectInBlock(const __grid_constant__ SelectionProblem<T> problem) {
   __shared__ BlockSelectSpace<Keys::kThreads> space;
   uint32_t* const memory = DynamicSharedMemory();

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "block_select.cuh"
+#include "threshold.cuh"
 
 namespace brainjax {
 
@@ -49,19 +50,14 @@ struct Posts {
   uint32_t unlisted, lost;
 };
 
-struct Choice {
-  uint32_t bin;
-  uint32_t above;  // keys in the bins above
-};
-
 }  // namespace team_select
 
 template <int kThreads>
 struct TeamSelectSpace {
   BlockSelectSpace<kThreads> block;
   uint32_t first_candidate;
-  uint32_t bins[kThreads];
-  team_select::Choice choice;
+  Histogram<kThreads> histogram;
+  uint32_t of_posts[6 * kMaxTeam / 32];  // what the warps that read posts have summed
 };
 
 namespace team_select {
@@ -86,7 +82,7 @@ __device__ Posts ReadPosts(const Team& team, TeamSelectSpace<kThreads>& space,
   const uint32_t of_warp[6] = {sum(in_front ? post.x : 0), sum(in_front ? post.y : 0),
                                sum(post.x), sum(post.y), sum(post.z), sum(post.w)};
   constexpr int kWarps = kMaxTeam / 32;  // that read posts
-  uint32_t* const words = space.bins;
+  uint32_t* const words = space.of_posts;
   if (lane == 0 && warp < kWarps) {
 #pragma unroll
     for (int i = 0; i < 6; ++i) words[i * kWarps + warp] = of_warp[i];
@@ -106,42 +102,6 @@ __device__ void ClearScratch(const Team& team, const TeamScratch& scratch) {
 
 // ---- Histograms over all blocks ----
 
-// Consecutive keys, cut into bins of equal width.
-template <int kBins>
-struct Bins {
-  Interval keys;
-
-  __device__ int Shift() const {
-    constexpr int kBits = 31 - __builtin_clz(kBins);
-    return max(32 - __clz(keys.high - keys.low) - kBits, 0);
-  }
-  __device__ bool Contain(uint32_t key) const { return keys.low <= key && key <= keys.high; }
-  __device__ uint32_t Of(uint32_t key) const { return (key - keys.low) >> Shift(); }
-  __device__ Interval operator[](uint32_t bin) const {
-    const uint32_t first = keys.low + (bin << Shift()), last = first + ((1u << Shift()) - 1);
-    return {first, last < first || last > keys.high ? keys.high : last};
-  }
-};
-
-// The bin of the `remaining`-th largest counted key; clears the bins. Waits before it reads them.
-template <int kThreads>
-__device__ Choice ChooseBin(uint32_t remaining, TeamSelectSpace<kThreads>& space) {
-  const uint32_t bin = kThreads - 1 - threadIdx.x;
-  __syncthreads();
-  const uint32_t members = space.bins[bin];
-  space.bins[bin] = 0;
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  uint32_t* const sums = space.block.warps.words[0];
-  const uint32_t through_here = WarpInclusiveSum(members);
-  if (lane == 31) sums[warp] = through_here;
-  __syncthreads();
-  const uint32_t warps = __reduce_add_sync(kAllLanes, lane < warp ? sums[lane] : 0);
-  const uint32_t above = warps + through_here - members;
-  if (above < remaining && remaining <= above + members) space.choice = {bin, above};
-  __syncthreads();
-  return space.choice;
-}
-
 // The exact threshold among the keys in the interval, by histograms over all blocks. The keys of a
 // thread are those for which keys.ForEach(use) calls use(key).
 template <int kThreads, typename Team, typename Keys>
@@ -151,22 +111,22 @@ __device__ __noinline__ Threshold FindByHistograms(Team team, Keys keys,
                                                    TeamScratch scratch) {
   static_assert(kThreads <= TeamScratch::kBins, "a thread looks after one bin");
   __syncthreads();
-  space.bins[threadIdx.x] = 0;
+  space.histogram.bins[threadIdx.x] = 0;
   for (int round = 0; interval.low < interval.high; ++round) {
     const Bins<kThreads> bins{interval};
     uint32_t* histogram = scratch.histograms + round % 3 * TeamScratch::kBins;
     uint32_t* next = scratch.histograms + (round + 1) % 3 * TeamScratch::kBins;
     __syncthreads();
     keys.ForEach([&](uint32_t key) {
-      if (bins.Contain(key)) atomicAdd(&space.bins[bins.Of(key)], 1);
+      if (bins.Contain(key)) atomicAdd(&space.histogram.bins[bins.Of(key)], 1);
     });
     __syncthreads();
-    const uint32_t members = space.bins[threadIdx.x];
+    const uint32_t members = space.histogram.bins[threadIdx.x];
     if (members > 0) atomicAdd(histogram + threadIdx.x, members);
     if (team.rank() == 0) __stcg(next + threadIdx.x, 0u);
     team.Sync();
-    space.bins[threadIdx.x] = __ldcg(histogram + threadIdx.x);
-    const Choice choice = ChooseBin(count, space);
+    space.histogram.bins[threadIdx.x] = __ldcg(histogram + threadIdx.x);
+    const Choice choice = ChooseBin(count, space.block.warps, space.histogram);
     interval = bins[choice.bin];
     count -= choice.above;
   }

@@ -42,7 +42,7 @@ __device__ int MaximaPerBlock(int blocks, uint32_t count, uint32_t capacity) {
 template <int kThreads, typename Team>
 __device__ void PostMaxima(const Team& team, uint32_t largest, int per_block,
                            TeamSelectSpace<kThreads>& space, const TeamScratch& scratch) {
-  uint32_t* const maxima = space.bins;
+  uint32_t* const maxima = space.histogram.bins;
   const int group = threadIdx.x % per_block;
   if (threadIdx.x < per_block) maxima[group] = 0;
   __syncthreads();
@@ -63,7 +63,7 @@ __device__ Threshold BoundFromMaxima(uint32_t maxima, uint32_t count,
                                      const TeamScratch& scratch) {
   return FindThreshold<kMaxTeamList>(
       maxima, [list = scratch.maxima](uint32_t i) { return __ldcg(list + i); }, LooseBound(count),
-      space.block.warps);
+      space.block.warps, space.histogram);
 }
 
 // Lists the keys above the bound, appends them to the candidates and posts how many there are;
@@ -101,7 +101,7 @@ __device__ TeamThreshold FindAmongCandidates(const Team& team, uint32_t candidat
   if (threadIdx.x < candidates) candidate = __ldcg(scratch.candidates + threadIdx.x);
   const Threshold found = FindThreshold<kMaxTeamList>(
       candidates, [list = scratch.candidates](uint32_t i) { return __ldcg(list + i).x; },
-      {count, count, exact_up_to}, space.block.warps);
+      {count, count, exact_up_to}, space.block.warps, space.histogram);
   uint32_t above = 0, equal = 0;
   for (uint32_t i = threadIdx.x; i < candidates; i += kThreads) {
     if (i >= kThreads) candidate = __ldcg(scratch.candidates + i);

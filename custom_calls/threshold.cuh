@@ -1,0 +1,110 @@
+// The count-th largest of listed values: by bisection where each thread of a block has one of them,
+// else by histograms.
+#ifndef BRAINJAX_THRESHOLD_CUH_
+#define BRAINJAX_THRESHOLD_CUH_
+
+#include <cstdint>
+
+#include "bisection.cuh"
+#include "block_keys.cuh"
+
+namespace brainjax {
+
+// Consecutive keys, cut into bins of equal width.
+template <int kBins>
+struct Bins {
+  Interval keys;
+
+  __device__ int Shift() const {
+    constexpr int kBits = 31 - __builtin_clz(kBins);
+    return max(32 - __clz(keys.high - keys.low) - kBits, 0);
+  }
+  __device__ bool Contain(uint32_t key) const { return keys.low <= key && key <= keys.high; }
+  __device__ uint32_t Of(uint32_t key) const { return (key - keys.low) >> Shift(); }
+  __device__ Interval operator[](uint32_t bin) const {
+    const uint32_t first = keys.low + (bin << Shift()), last = first + ((1u << Shift()) - 1);
+    return {first, last < first || last > keys.high ? keys.high : last};
+  }
+};
+
+// The bin that holds the threshold, its members, and the keys in the bins above.
+struct Choice {
+  uint32_t bin, members, above;
+};
+
+template <int kThreads>
+struct Histogram {
+  uint32_t bins[kThreads];
+  Choice choice;
+};
+
+// The bin of the `remaining`-th largest counted key; clears the bins. Waits before it reads them.
+template <int kThreads>
+__device__ Choice ChooseBin(uint32_t remaining, WarpWords<kThreads>& warps,
+                            Histogram<kThreads>& histogram) {
+  const uint32_t bin = kThreads - 1 - threadIdx.x;
+  __syncthreads();
+  const uint32_t members = histogram.bins[bin];
+  histogram.bins[bin] = 0;
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  uint32_t* const sums = warps.words[0];
+  const uint32_t through_here = WarpInclusiveSum(members);
+  if (lane == 31) sums[warp] = through_here;
+  __syncthreads();
+  const uint32_t in_front = __reduce_add_sync(kAllLanes, lane < warp ? sums[lane] : 0);
+  const uint32_t above = in_front + through_here - members;
+  if (above < remaining && remaining <= above + members) histogram.choice = {bin, members, above};
+  __syncthreads();
+  return histogram.choice;
+}
+
+// The threshold of `n` values, at most kNumber for each thread of the block.
+template <int kNumber, int kThreads, typename Load>
+__device__ __noinline__ Threshold FindByBins(uint32_t n, Load load, Wanted wanted,
+                                             WarpWords<kThreads>& warps,
+                                             Histogram<kThreads>& histogram) {
+  uint32_t values[kNumber], below_least = ~0u, largest = 0;
+#pragma unroll
+  for (int i = 0; i < kNumber; ++i) {
+    const uint32_t place = threadIdx.x + i * kThreads;
+    values[i] = place < n ? load(place) : 0;
+    below_least = min(below_least, values[i] - 1);  // of 0, no limit
+    largest = max(largest, values[i]);
+  }
+  histogram.bins[threadIdx.x] = 0;
+  uint32_t threads;
+  Interval range = warps.Extremes(below_least, largest, &threads);
+  range.low = threads < wanted.count ? 0 : range.low + 1;  // maybe there are not so many values
+  const uint32_t enough = range.high > wanted.exact_up_to ? wanted.enough : 0;
+  uint32_t above = 0;  // values beyond range.high
+  while (range.low < range.high) {
+    const Bins<kThreads> bins{range};
+#pragma unroll
+    for (int i = 0; i < kNumber; ++i) {
+      if (bins.Contain(values[i])) atomicAdd(&histogram.bins[bins.Of(values[i])], 1);
+    }
+    const Choice choice = ChooseBin(wanted.count - above, warps, histogram);
+    range = bins[choice.bin];
+    above += choice.above;
+    if (range.low > 0 && above + choice.members <= enough) return {range.low - 1, 0};
+  }
+  __syncthreads();
+  return {range.low, wanted.count - above};
+}
+
+// The threshold of `n` <= kMost values, value i being load(i). The spaces were not in use since the
+// last barrier; the block waits.
+template <int kMost, int kThreads, typename Load>
+__device__ Threshold FindThreshold(uint32_t n, Load load, Wanted wanted,
+                                   WarpWords<kThreads>& warps, Histogram<kThreads>& histogram) {
+  constexpr int kNumber = (kMost + kThreads - 1) / kThreads;
+  if (kNumber == 1 || n <= kThreads) return BisectInBlock(n, load, wanted, warps);
+  if (kNumber > 5 && n <= 5 * kThreads) {
+    return FindByBins<5>(n, load, wanted, warps, histogram);
+  }
+  return FindByBins<kNumber>(n, load, wanted, warps, histogram);
+}
+
+}  // namespace brainjax
+
+#endif  // BRAINJAX_THRESHOLD_CUH_
