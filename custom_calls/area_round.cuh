@@ -3,37 +3,13 @@
 #ifndef BRAINJAX_AREA_ROUND_CUH_
 #define BRAINJAX_AREA_ROUND_CUH_
 
-#include <cooperative_groups.h>
-
 #include <cstdint>
 
 #include "area_choice.cuh"
 #include "area_strip.cuh"
+#include "team.cuh"
 
 namespace brainjax {
-
-struct GridTeam {
-  __device__ int rank() const { return blockIdx.x; }
-  __device__ int size() const { return gridDim.x; }
-  __device__ void Sync() const { cooperative_groups::this_grid().sync(); }
-  __device__ int64_t FirstBrain() const { return 0; }
-  __device__ int64_t Teams() const { return 1; }  // at work at the same time
-};
-
-// A single block where the architecture has no clusters.
-struct ClusterTeam {
-#if __CUDA_ARCH__ >= 900
-  __device__ int rank() const { return cooperative_groups::this_cluster().block_rank(); }
-  __device__ int size() const { return cooperative_groups::this_cluster().num_blocks(); }
-  __device__ void Sync() const { cooperative_groups::this_cluster().sync(); }
-#else
-  __device__ int rank() const { return 0; }
-  __device__ int size() const { return 1; }
-  __device__ void Sync() const { __syncthreads(); }
-#endif
-  __device__ int64_t FirstBrain() const { return blockIdx.x / size(); }
-  __device__ int64_t Teams() const { return gridDim.x / size(); }
-};
 
 // How much the lists hold that the rest of a brain's scratch has room for.
 inline int TeamListCapacity(int64_t scratch_words, int team) {
@@ -90,7 +66,7 @@ __global__ void __launch_bounds__(L::kThreads, L::kThreads <= 256 ? 3 : 1)
   uint32_t* const lists = reinterpret_cast<uint32_t*>(indices + 2 * memory.WinnerWords());
 
   const Team team;
-  for (int64_t b = team.FirstBrain(); b < round.batch; b += team.Teams()) {
+  for (int64_t b = team.number(); b < round.batch; b += team.teams()) {
     const int64_t begin = min(team.rank() * plan.width, round.num_post);
     const AreaStrip strip{b, begin, min(begin + plan.width, round.num_post)};
     // The last winner that this thread looks at is asked for before all else, and its input before

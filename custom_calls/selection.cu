@@ -17,7 +17,7 @@ constexpr int64_t kAloneInBlock = 16 * 1024;     // from more, several blocks se
 constexpr int64_t kAloneInCluster = 128 * 1024;  // from more, the whole grid does
 constexpr int64_t kKeysOfTeamBlock = 1024;       // fewer are not worth a block of the grid
 constexpr int kClusterSize = 8;
-using Cluster = ClusterTeam<kClusterSize>;
+using Cluster = FixedClusterTeam<kClusterSize>;
 constexpr int64_t kFewKeys = 1024, kSomeKeys = 12 * 1024;  // for which few threads will do
 constexpr int64_t kManyKeys = 48 * 1024;                   // counts of a block have 16 bits
 constexpr int64_t kStaticBytes = 24 * 1024;  // at most, beside the keys in shared memory

@@ -2,43 +2,16 @@
 #ifndef BRAINJAX_SELECTION_RESIDENT_CUH_
 #define BRAINJAX_SELECTION_RESIDENT_CUH_
 
-#include <cooperative_groups.h>
-
 #include <cstdint>
 
 #include "block_select.cuh"
 #include "selection_scores.cuh"
+#include "team.cuh"
 #include "team_select.cuh"
 
 namespace brainjax {
 
 constexpr int kTeamThreads = 512;
-
-// The blocks of a cluster.
-template <int kSize>
-struct ClusterTeam {
-
-  __device__ int rank() const { return blockIdx.x % kSize; }
-  __device__ int size() const { return kSize; }
-  __device__ void Sync() const {
-#if __CUDA_ARCH__ >= 900  // older processors are given a GridTeam
-    __syncwarp();
-    asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;"
-                 ::: "memory");
-#endif
-  }
-  __device__ static int64_t Number() { return blockIdx.x / kSize; }
-  __device__ static int64_t Teams() { return gridDim.x / kSize; }
-};
-
-// All blocks of a cooperative launch.
-struct GridTeam {
-  __device__ int rank() const { return blockIdx.x; }
-  __device__ int size() const { return gridDim.x; }
-  __device__ void Sync() const { cooperative_groups::this_grid().sync(); }
-  __device__ static int64_t Number() { return 0; }
-  __device__ static int64_t Teams() { return 1; }
-};
 
 __device__ __forceinline__ uint32_t* DynamicSharedMemory() {
   extern __shared__ uint4 dynamic_shared_memory[];
@@ -136,7 +109,7 @@ __global__ void __launch_bounds__(Keys::kThreads)
   __shared__ TeamSelectSpace<Keys::kThreads> space;
   uint32_t* const memory = DynamicSharedMemory();
   const Team team;
-  for (int64_t b = Team::Number(); b < problem.batch; b += Team::Teams()) {
+  for (int64_t b = team.number(); b < problem.batch; b += team.teams()) {
     const Row<T> row(problem.Scores(b), problem.n);
     const int64_t share = CeilDiv(row.Vectors(), team.size()), begin = team.rank() * share;
     const Keys block = LoadKeys<Keys>(row, min(begin, row.Vectors()),

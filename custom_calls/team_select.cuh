@@ -3,9 +3,9 @@
 //   const TeamThreshold found = SelectOfTeam(team, keys, count, 0, space, bits, scratch);
 //   ForEachWinner(bits, found.threshold.ties, found.before, space.block, ...);
 //
-// Team has rank(), size() <= kMaxTeam and Sync(), a barrier after which each block sees what the
-// others wrote. Space, bits and scratch may hold anything. The scratch is free again when every
-// block has come back: a team that selects twice without a barrier in between takes two in turn.
+// A team, one of team.cuh, has at most kMaxTeam blocks. Space, bits and scratch may hold anything.
+// The scratch is free again when every block has come back: a team that selects twice without a
+// barrier in between takes two in turn.
 //
 // How: blocks tell each other the maxima of groups of keys, whose count-th largest is a bound that
 // at least `count` keys reach; then the few keys above it. Two barriers. Where there are too many

@@ -1,0 +1,57 @@
+// Teams: blocks that run at the same time, share a problem, and wait for each other.
+//
+// Teams of one launch may work side by side: number() of teams() has the problems number(),
+// number() + teams() ... of a batch. In a team, this is block rank() of size(). After Sync(), a
+// barrier, each block sees what the others wrote before it.
+#ifndef BRAINJAX_TEAM_CUH_
+#define BRAINJAX_TEAM_CUH_
+
+#include <cooperative_groups.h>
+
+#include <cstdint>
+
+namespace brainjax {
+
+// All blocks of a cooperative launch.
+struct GridTeam {
+  __device__ int rank() const { return blockIdx.x; }
+  __device__ int size() const { return gridDim.x; }
+  __device__ void Sync() const { cooperative_groups::this_grid().sync(); }
+  __device__ int64_t number() const { return 0; }
+  __device__ int64_t teams() const { return 1; }
+};
+
+// The blocks of a cluster: a single one where the architecture has no clusters.
+struct ClusterTeam {
+#if __CUDA_ARCH__ >= 900
+  __device__ int rank() const { return cooperative_groups::this_cluster().block_rank(); }
+  __device__ int size() const { return cooperative_groups::this_cluster().num_blocks(); }
+  __device__ void Sync() const { cooperative_groups::this_cluster().sync(); }
+#else
+  __device__ int rank() const { return 0; }
+  __device__ int size() const { return 1; }
+  __device__ void Sync() const { __syncthreads(); }
+#endif
+  __device__ int64_t number() const { return blockIdx.x / size(); }
+  __device__ int64_t teams() const { return gridDim.x / size(); }
+};
+
+// The blocks of a cluster whose size the compiler knows. It exists where clusters do.
+template <int kSize>
+struct FixedClusterTeam {
+  __device__ int rank() const { return blockIdx.x % kSize; }
+  __device__ int size() const { return kSize; }
+  __device__ void Sync() const {
+#if __CUDA_ARCH__ >= 900
+    __syncwarp();
+    asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;"
+                 ::: "memory");
+#endif
+  }
+  __device__ int64_t number() const { return blockIdx.x / kSize; }
+  __device__ int64_t teams() const { return gridDim.x / kSize; }
+};
+
+}  // namespace brainjax
+
+#endif  // BRAINJAX_TEAM_CUH_
