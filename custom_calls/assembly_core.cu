@@ -2,10 +2,12 @@
 // into the shared memory of a block, else by all multiprocessors, brain after brain.
 #include <algorithm>
 #include <cstdint>
+#include <optional>
 
 #include "area_round.cuh"
 #include "assembly_core.h"
 #include "handler.h"
+#include "launch.h"
 
 namespace brainjax {
 namespace {
@@ -46,37 +48,22 @@ TeamPlan ChooseTeam(const AreaRound& round, const Device& device) {
 }
 
 template <typename L, typename Team>
-cudaError_t Launch(cudaStream_t stream, AreaRound round, const TeamPlan& team,
-                   cudaLaunchAttribute attribute, int64_t blocks) {
+cudaError_t Start(cudaStream_t stream, AreaRound round, const TeamPlan& team, int64_t blocks,
+                  std::optional<cudaLaunchAttribute> together) {
   round.list_capacity = TeamListCapacity(round.scratch_size, team.size);
   const AreaPlan plan = PlanArea<L>(round, team.width, team.size);
   const AreaMemory<L> memory{plan, round.num_fibers, round.k};
-  const auto kernel = AdvanceArea<L, Team>;
-  const cudaError_t error =
-      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                           static_cast<int>(memory.Bytes()));
-  if (error != cudaSuccess) return error;
-  cudaLaunchConfig_t config = {};
-  config.gridDim = dim3(static_cast<unsigned>(blocks));
-  config.blockDim = dim3(L::kThreads);
-  config.dynamicSmemBytes = memory.Bytes();
-  config.stream = stream;
-  config.attrs = &attribute;
-  config.numAttrs = team.is_cluster && team.size == 1 ? 0 : 1;  // a block needs no cluster
-  return cudaLaunchKernelEx(&config, kernel, round, plan);
+  const LaunchSize size{static_cast<unsigned>(blocks), L::kThreads, memory.Bytes()};
+  return StartKernel(stream, size, together, AdvanceArea<L, Team>, round, plan);
 }
 
 template <typename L>
-cudaError_t LaunchTeams(cudaStream_t stream, const AreaRound& round, const TeamPlan& team) {
-  cudaLaunchAttribute attribute;
+cudaError_t StartTeams(cudaStream_t stream, const AreaRound& round, const TeamPlan& team) {
   if (team.is_cluster) {
-    attribute.id = cudaLaunchAttributeClusterDimension;
-    attribute.val.clusterDim = {static_cast<unsigned>(team.size), 1, 1};
-    return Launch<L, ClusterTeam>(stream, round, team, attribute, round.batch * team.size);
+    return Start<L, ClusterTeam>(stream, round, team, round.batch * team.size,
+                                 InClusters(team.size));
   }
-  attribute.id = cudaLaunchAttributeCooperative;
-  attribute.val.cooperative = 1;
-  return Launch<L, GridTeam>(stream, round, team, attribute, team.size);
+  return Start<L, GridTeam>(stream, round, team, team.size, AllTogether());
 }
 
 // The fewer columns, the more groups of threads share their rows.
@@ -91,11 +78,11 @@ cudaError_t ChooseLayout(cudaStream_t stream, const AreaRound& round, const Team
   for (int f = 0; f < round.num_fibers; ++f) {
     aligned &= reinterpret_cast<uintptr_t>(round.fibers[f].weights) % 16 == 0;
   }
-  if (!aligned) return LaunchTeams<Misaligned>(stream, round, team);
-  if (team.many) return LaunchTeams<Small>(stream, round, team);
-  if (team.width <= Narrow::kColumns) return LaunchTeams<Narrow>(stream, round, team);
-  if (team.width <= Middle::kColumns) return LaunchTeams<Middle>(stream, round, team);
-  return LaunchTeams<Wide>(stream, round, team);
+  if (!aligned) return StartTeams<Misaligned>(stream, round, team);
+  if (team.many) return StartTeams<Small>(stream, round, team);
+  if (team.width <= Narrow::kColumns) return StartTeams<Narrow>(stream, round, team);
+  if (team.width <= Middle::kColumns) return StartTeams<Middle>(stream, round, team);
+  return StartTeams<Wide>(stream, round, team);
 }
 
 ffi::Error Handler(cudaStream_t stream, AreaOperands operands) {

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -54,6 +55,50 @@ inline cudaError_t FindDevice(const Device** found) {
   });
   *found = &device;
   return device.error;
+}
+
+// What a launch says of its blocks: those of a cluster, or all of them, run at the same time. One
+// block needs no cluster, which older processors do not have.
+inline std::optional<cudaLaunchAttribute> InClusters(int blocks) {
+  if (blocks == 1) return std::nullopt;
+  cudaLaunchAttribute attribute = {};
+  attribute.id = cudaLaunchAttributeClusterDimension;
+  attribute.val.clusterDim = {static_cast<unsigned>(blocks), 1, 1};
+  return attribute;
+}
+
+inline std::optional<cudaLaunchAttribute> AllTogether() {
+  cudaLaunchAttribute attribute = {};
+  attribute.id = cudaLaunchAttributeCooperative;
+  attribute.val.cooperative = 1;
+  return attribute;
+}
+
+struct LaunchSize {
+  dim3 grid;
+  int threads;           // of a block
+  int64_t shared_bytes;  // that a block asks for beside those the kernel names
+};
+
+// Starts a kernel, with at most one attribute.
+template <typename... Parameters, typename... Arguments>
+cudaError_t StartKernel(cudaStream_t stream, const LaunchSize& size,
+                        std::optional<cudaLaunchAttribute> attribute,
+                        void (*kernel)(Parameters...), const Arguments&... arguments) {
+  if (size.shared_bytes > 0) {
+    const cudaError_t error =
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                             static_cast<int>(size.shared_bytes));
+    if (error != cudaSuccess) return error;
+  }
+  cudaLaunchConfig_t config = {};
+  config.gridDim = size.grid;
+  config.blockDim = dim3(size.threads);
+  config.dynamicSmemBytes = size.shared_bytes;
+  config.stream = stream;
+  config.attrs = attribute ? &*attribute : nullptr;
+  config.numAttrs = attribute ? 1 : 0;
+  return cudaLaunchKernelEx(&config, kernel, arguments...);
 }
 
 // An operation's count may be anything: it was computed on the device.

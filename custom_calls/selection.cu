@@ -4,8 +4,10 @@
 // larger rows are streamed.
 #include <algorithm>
 #include <cstdint>
+#include <optional>
 
 #include "handler.h"
+#include "launch.h"
 #include "selection_resident.cuh"
 #include "selection_streaming.cuh"
 
@@ -17,52 +19,23 @@ constexpr int64_t kAloneInBlock = 16 * 1024;     // from more, several blocks se
 constexpr int64_t kAloneInCluster = 128 * 1024;  // from more, the whole grid does
 constexpr int64_t kKeysOfTeamBlock = 1024;       // fewer are not worth a block of the grid
 constexpr int kClusterSize = 8;
-using Cluster = FixedClusterTeam<kClusterSize>;
 constexpr int64_t kFewKeys = 1024, kSomeKeys = 12 * 1024;  // for which few threads will do
 constexpr int64_t kManyKeys = 48 * 1024;                   // counts of a block have 16 bits
 constexpr int64_t kStaticBytes = 24 * 1024;  // at most, beside the keys in shared memory
 static_assert(sizeof(TeamSelectSpace<kTeamThreads>) <= kStaticBytes);
 
-// Lets a kernel use so much shared memory.
-template <typename Kernel>
-cudaError_t AllowSharedMemory(Kernel kernel, int64_t bytes) {
-  return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                              static_cast<int>(bytes));
-}
-
 template <typename T, typename Keys, int kBlocks>
 ffi::Error SelectInBlocks(cudaStream_t stream, const SelectionProblem<T>& problem) {
-  const int64_t blocks = std::min(problem.batch, kMaxGridX);
-  const auto kernel = SelectInBlock<T, Keys, kBlocks>;
-  const int64_t bytes = BytesOfScores<Keys>(problem.n);
-  const cudaError_t error = AllowSharedMemory(kernel, bytes);
-  if (error != cudaSuccess) return StatusOf(kName, error);
-  kernel<<<static_cast<unsigned>(blocks), Keys::kThreads, bytes, stream>>>(problem);
-  return StatusOf(kName, cudaGetLastError());
+  const auto blocks = static_cast<unsigned>(std::min(problem.batch, kMaxGridX));
+  const LaunchSize size{blocks, Keys::kThreads, BytesOfScores<Keys>(problem.n)};
+  return StatusOf(kName, StartKernel(stream, size, {}, SelectInBlock<T, Keys, kBlocks>, problem));
 }
 
-// A launch whose blocks run together: clusters of `cluster` blocks, or all of a grid.
-template <typename... Parameters, typename... Arguments>
-ffi::Error LaunchTogether(cudaStream_t stream, int64_t blocks, int cluster, int threads,
-                          int64_t bytes, void (*kernel)(Parameters...), Arguments... arguments) {
-  const cudaError_t error = AllowSharedMemory(kernel, bytes);
-  if (error != cudaSuccess) return StatusOf(kName, error);
-  cudaLaunchAttribute attribute{};
-  if (cluster > 0) {
-    attribute.id = cudaLaunchAttributeClusterDimension;
-    attribute.val.clusterDim = {static_cast<unsigned>(cluster), 1, 1};
-  } else {
-    attribute.id = cudaLaunchAttributeCooperative;
-    attribute.val.cooperative = 1;
-  }
-  cudaLaunchConfig_t config{};
-  config.gridDim = static_cast<unsigned>(blocks);
-  config.blockDim = threads;
-  config.dynamicSmemBytes = bytes;
-  config.stream = stream;
-  config.attrs = &attribute;
-  config.numAttrs = 1;
-  return StatusOf(kName, cudaLaunchKernelEx(&config, kernel, arguments...));
+template <typename T, typename Keys, typename Team>
+ffi::Error SelectInTeams(cudaStream_t stream, const SelectionProblem<T>& problem, int64_t blocks,
+                         int64_t bytes, std::optional<cudaLaunchAttribute> together) {
+  const LaunchSize size{static_cast<unsigned>(blocks), Keys::kThreads, bytes};
+  return StatusOf(kName, StartKernel(stream, size, together, SelectInTeam<T, Keys, Team>, problem));
 }
 
 ffi::Error TooLittleScratch() {
@@ -71,17 +44,18 @@ ffi::Error TooLittleScratch() {
 
 template <typename T>
 ffi::Error SelectLarge(cudaStream_t stream, const SelectionProblem<T>& problem, int blocks,
-                       size_t shared_memory) {
+                       int64_t shared_memory) {
   const int64_t tiles = CeilDiv(problem.n, Tiles<T>::kKeys) + 1;
   const int64_t free = problem.scratch_size - StreamScratch::Words(tiles, 0);
-  const auto bytes = [](int64_t room) {
+  const auto bytes = [](int64_t room) -> int64_t {
     return sizeof(StreamSpace) + room * sizeof(TileCandidate) + PlaceBits::Words(room) * 4;
   };
   int64_t room = std::min(free / (2 * blocks), kMaxRoom) / kStreamThreads * kStreamThreads;
   while (room > 0 && bytes(room) > shared_memory) room -= kStreamThreads;
   if (room == 0) return TooLittleScratch();
-  return LaunchTogether(stream, blocks, 0, kStreamThreads, bytes(room), SelectStreaming<T, GridTeam>, problem,
-                        static_cast<uint32_t>(room));
+  const LaunchSize size{static_cast<unsigned>(blocks), kStreamThreads, bytes(room)};
+  return StatusOf(kName, StartKernel(stream, size, AllTogether(), SelectStreaming<T, GridTeam>,
+                                     problem, static_cast<uint32_t>(room)));
 }
 
 template <typename T>
@@ -111,16 +85,15 @@ ffi::Error Select(cudaStream_t stream, const SelectionProblem<T>& problem) {
   if (device->architecture >= 9 && in_cluster <= room &&
       (n <= kAloneInCluster || problem.batch > 1)) {
     const int64_t clusters = std::min(problem.batch, kMaxGridX / kClusterSize);
-    return LaunchTogether(stream, clusters * kClusterSize, kClusterSize, kTeamThreads,
-                          in_cluster, SelectInTeam<T, OfTeam, Cluster>, problem);
+    return SelectInTeams<T, OfTeam, FixedClusterTeam<kClusterSize>>(
+        stream, problem, clusters * kClusterSize, in_cluster, InClusters(kClusterSize));
   }
   const int processors = std::min(device->multiprocessors, kMaxTeam);
   const int blocks =
       static_cast<int>(std::min<int64_t>(processors, CeilDiv(n, kKeysOfTeamBlock)));
   const int64_t in_grid = BytesOfScores<OfTeam>(CeilDiv(n, blocks));
   if (in_grid > room) return SelectLarge(stream, problem, blocks, device->shared_memory);
-  return LaunchTogether(stream, blocks, 0, kTeamThreads, in_grid, SelectInTeam<T, OfTeam, GridTeam>,
-                        problem);
+  return SelectInTeams<T, OfTeam, GridTeam>(stream, problem, blocks, in_grid, AllTogether());
 }
 
 template <typename T>
