@@ -11,10 +11,9 @@
 
 namespace brainjax {
 
-// How much the lists hold that the rest of a brain's scratch has room for.
-inline int TeamListCapacity(int64_t scratch_words, int team) {
-  const int64_t left = scratch_words - team * kPostWords - TeamScratch::Words(0);
-  return static_cast<int>((left < 3 * kMaxTeamList ? left / 3 : kMaxTeamList) / 2 * 2);
+// How much the lists hold that fit behind the posts into the scratch of a brain.
+inline int ListCapacityBesidePosts(const AreaRound& round, int team) {
+  return static_cast<int>(TeamScratch::Capacity(round.scratch_size - team * kPostWords));
 }
 
 // Shared memory whose size depends on the area; the lists of a selection from all keys take the

@@ -50,7 +50,7 @@ TeamPlan ChooseTeam(const AreaRound& round, const Device& device) {
 template <typename L, typename Team>
 cudaError_t Start(cudaStream_t stream, AreaRound round, const TeamPlan& team, int64_t blocks,
                   std::optional<cudaLaunchAttribute> together) {
-  round.list_capacity = TeamListCapacity(round.scratch_size, team.size);
+  round.list_capacity = ListCapacityBesidePosts(round, team.size);
   const AreaPlan plan = PlanArea<L>(round, team.width, team.size);
   const AreaMemory<L> memory{plan, round.num_fibers, round.k};
   const LaunchSize size{static_cast<unsigned>(blocks), L::kThreads, memory.Bytes()};
@@ -93,7 +93,7 @@ ffi::Error Handler(cudaStream_t stream, AreaOperands operands) {
   cudaError_t error = FindDevice(&device);
   if (error != cudaSuccess) return StatusOf("assembly_core", error);
   const TeamPlan team = ChooseTeam(round, *device);
-  if (round.batch * team.size > kMaxGridX || TeamListCapacity(round.scratch_size, team.size) < 2) {
+  if (round.batch * team.size > kMaxGridX || ListCapacityBesidePosts(round, team.size) < 2) {
     return ffi::Error::InvalidArgument("assembly_core: too many brains, or too little scratch");
   }
   error = operands.WeightType() == ffi::F32 ? ChooseLayout<float>(stream, round, team)

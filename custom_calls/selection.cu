@@ -79,7 +79,7 @@ ffi::Error Select(cudaStream_t stream, const SelectionProblem<T>& problem) {
   if (n <= kAloneInBlock || (many_rows && n <= kManyKeys && BytesOfScores<Large>(n) <= room)) {
     return SelectInBlocks<T, Large, 1>(stream, problem);
   }
-  if (problem.scratch_size < TeamScratch::Words(TeamListCapacity(n, problem.capacity))) {
+  if (problem.scratch_size < TeamScratch::Words(ListCapacityOfRow(n, problem.capacity))) {
     return TooLittleScratch();
   }
   if (device->architecture >= 9 && in_cluster <= room &&

@@ -97,8 +97,8 @@ __global__ void __launch_bounds__(Keys::kThreads, kBlocks)
   }
 }
 
-// Words of scratch of a row, and the lists that fit in them.
-__host__ __device__ inline int64_t TeamListCapacity(int64_t n, int64_t capacity) {
+// How much the lists hold that a team has for a row of `n` scores.
+__host__ __device__ inline int64_t ListCapacityOfRow(int64_t n, int64_t capacity) {
   const int64_t wanted = 4 * capacity + n / 64 + 512;
   return (wanted < kMaxTeamList ? wanted : kMaxTeamList) / 2 * 2;
 }
@@ -117,7 +117,7 @@ __global__ void __launch_bounds__(Keys::kThreads)
     const uint32_t count = problem.Count(b);
     if (count > 0) {
       const TeamScratch scratch(problem.Scratch(b),
-                                static_cast<int>(TeamListCapacity(problem.n, problem.capacity)));
+                                static_cast<int>(ListCapacityOfRow(problem.n, problem.capacity)));
       const PlaceBits bits(memory + block.Places(), block.Places());
       const TeamThreshold found = SelectOfTeam(team, block, count, 0, space, bits, scratch);
       int32_t* const winners = problem.Winners(b);

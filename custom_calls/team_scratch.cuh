@@ -26,6 +26,12 @@ struct TeamScratch {
     return 4 + 3 * kBins + 4 * kMaxTeam + 3 * capacity;
   }
 
+  // The largest capacity whose scratch has so many words, as far as one is legal; below 2: none.
+  static int64_t Capacity(int64_t words) {
+    const int64_t fits = (words - Words(0)) / 3;
+    return (fits < kMaxTeamList ? fits : kMaxTeamList) / 2 * 2;
+  }
+
   // `words` is 16-byte aligned, `capacity` even and at most kMaxTeamList.
   __device__ TeamScratch(uint32_t* words, int capacity)
       : list_size(words),
