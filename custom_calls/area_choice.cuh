@@ -17,7 +17,7 @@ namespace brainjax {
 
 constexpr uint32_t kZeroKey = 0x80000000u;  // of +0: no sum of inputs is -0
 
-// A post is one line of memory: up to 31 keys in ascending order of their neurons, and their number.
+// A post is one line of memory: up to 31 keys in ascending order of their neurons, and how many.
 constexpr int kPostWords = 32;
 constexpr uint32_t kPostKeys = kPostWords - 1;
 // Share of a guessed input by which it is lowered: 1 to 2 in 2^kGuessBits.
@@ -179,8 +179,7 @@ __device__ void AddPostedWinners(const AreaRound& round, const AreaStrip& strip,
 // Selects from all keys of the team. Returns whether anybody fires.
 template <int kThreads, typename Team>
 __device__ __noinline__ bool ChooseFromAll(const AreaRound& round, const AreaStrip& strip,
-                                           uint32_t* keys, void* memory,
-                                           StripWinners winners) {
+                                           uint32_t* keys, void* memory, StripWinners winners) {
   const Team team;
   const AreaScratch scratch(round, strip.b, team.size());
   auto& space = *static_cast<TeamSelectSpace<kThreads>*>(memory);

@@ -144,7 +144,7 @@ __device__ __noinline__ Threshold FindAmongAll(Keys block, Threshold bound, uint
 // Marks the winners. Returns how many of those marked as equal win.
 template <typename Keys>
 __device__ uint32_t SelectOfBlock(const Keys& block, uint32_t count,
-                                   BlockSelectSpace<Keys::kThreads>& space, const PlaceBits& bits) {
+                                  BlockSelectSpace<Keys::kThreads>& space, const PlaceBits& bits) {
   constexpr int kThreads = Keys::kThreads;
   if (threadIdx.x == 0) space.listed = 0;
   ClearBits<kThreads>(bits);

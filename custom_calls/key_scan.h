@@ -61,7 +61,7 @@ struct Counts {
 
 // Counts a panel of keys and appends the places of those above the bound to `places`.
 BRAINJAX_VECTORIZE static Counts ScanPanel(const uint32_t* keys, int64_t n, uint32_t bound,
-                                    int32_t* places) {
+                                           int32_t* places) {
   Counts counts;
   for (int64_t start = 0; start < n; start += kBlock) {
     const int64_t width = std::min(kBlock, n - start);

@@ -1,7 +1,7 @@
 // Indices of the `count` largest scores in ascending order; of equal scores the lowest index.
 //
-// By size of a row: one block, a cluster of blocks, or the whole grid hold its keys in shared memory;
-// larger rows are streamed.
+// By size of a row: one block, a cluster of blocks, or the whole grid hold its keys in shared
+// memory; larger rows are streamed.
 #include <algorithm>
 #include <cstdint>
 #include <optional>

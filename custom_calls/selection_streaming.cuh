@@ -97,7 +97,8 @@ __device__ Guess GuessBound(const Team& team, const Tiles<T>& tiles, TileRange r
 // Counts all tiles of a block; with a pool, collects what exceeds the bound. Returns the counts.
 template <bool kCollect, typename T>
 __device__ Counts StreamTiles(const Tiles<T>& tiles, TileRange range, uint32_t bound,
-                              StreamSpace& space, uint2* records, TileCandidate* pool, uint32_t room) {
+                              StreamSpace& space, uint2* records, TileCandidate* pool,
+                              uint32_t room) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   __syncthreads();
   if (threadIdx.x == 0) space.found = 0, space.equal = 0;
@@ -131,7 +132,8 @@ __device__ Counts StreamTiles(const Tiles<T>& tiles, TileRange range, uint32_t b
 // ---- The winners ----
 
 // The sum over the threads in front of this one; `total` is that over all. Waits first.
-__device__ inline uint32_t BlockExclusiveSum(uint32_t value, uint32_t* total, StreamTeamSpace& space) {
+__device__ inline uint32_t BlockExclusiveSum(uint32_t value, uint32_t* total,
+                                             StreamTeamSpace& space) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const uint32_t through_here = WarpInclusiveSum(value);
   uint32_t* const sums = space.block.warps.words[0];

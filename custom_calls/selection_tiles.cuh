@@ -111,9 +111,10 @@ __device__ Counts CollectTile(const Tiles<T>& tiles, int64_t tile, uint32_t boun
       counts.equal += key == bound && (kWhole || tiles.Exists(i + j));
     }
     if (!__any_sync(kAllLanes, largest > bound)) return;
-    AppendVector(tiles, i, vector, bound, &counts.above, [&](uint32_t place, TileCandidate candidate) {
-      if (place < kWarpCandidates) listed[place] = candidate;
-    });
+    AppendVector(tiles, i, vector, bound, &counts.above,
+                 [&](uint32_t place, TileCandidate candidate) {
+                   if (place < kWarpCandidates) listed[place] = candidate;
+                 });
   });
   return {counts.above, __reduce_add_sync(kAllLanes, counts.equal)};
 }

@@ -111,8 +111,8 @@ __device__ void ClearScratch(const Team& team, const TeamScratch& scratch) {
 // The exact threshold among the keys in the interval, by histograms over all blocks. The keys of a
 // thread are those for which keys.ForEach(use) calls use(key).
 template <int kThreads, typename Team, typename Keys>
-__device__ __noinline__ Threshold FindByHistograms(Team team, Keys keys,
-                                                   Interval interval, uint32_t count,
+__device__ __noinline__ Threshold FindByHistograms(Team team, Keys keys, Interval interval,
+                                                   uint32_t count,
                                                    TeamSelectSpace<kThreads>& space,
                                                    TeamScratch scratch) {
   static_assert(kThreads <= TeamScratch::kBins, "a thread looks after one bin");

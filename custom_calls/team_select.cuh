@@ -9,7 +9,8 @@
 //
 // How: blocks tell each other the maxima of groups of keys, whose count-th largest is a bound that
 // at least `count` keys reach; then the few keys above it. Two barriers. Where there are too many
-// winners for that, or too many ties above the bound, histograms find the threshold, a barrier each.
+// winners for that, or too many ties above the bound, histograms find the threshold,
+// a barrier each.
 #ifndef BRAINJAX_TEAM_SELECT_CUH_
 #define BRAINJAX_TEAM_SELECT_CUH_
 
