@@ -4,19 +4,14 @@
 
 #include <cstdint>
 
-namespace brainjax {
+#include "block_reductions.cuh"
 
-constexpr uint32_t kAllLanes = 0xffffffffu;
+namespace brainjax {
 
 // Keys above `key` win, and so many of those equal to it.
 struct Threshold {
   uint32_t key;
   uint32_t ties;
-};
-
-// Consecutive keys, both ends included.
-struct Interval {
-  uint32_t low, high;
 };
 
 // What is asked of a bisection of keys, of which 0 stands for none.
@@ -47,38 +42,6 @@ __device__ __forceinline__ Threshold Bisect(Interval range, Wanted wanted, Reach
   }
   return {range.low, wanted.count - above};
 }
-
-// Words in which the warps of a block tell each other what they have found. Two sets in turn: a
-// warp writes into one while another may still read the other.
-template <int kThreads>
-struct WarpWords {
-  static constexpr int kWarps = kThreads / 32;
-  uint32_t words[2][kWarps];
-  uint32_t least[kWarps], largest[kWarps];
-
-  // The sum over the block of what all lanes of a warp know of it. The block waits. Calls take
-  // turns 0 and 1, or have a barrier between them.
-  __device__ uint32_t Sum(int turn, uint32_t of_warp) {
-    uint32_t* const sums = words[turn % 2];
-    const int lane = threadIdx.x % 32;
-    if (lane == 0) sums[threadIdx.x / 32] = of_warp;
-    __syncthreads();
-    return __reduce_add_sync(kAllLanes, lane < kWarps ? sums[lane] : 0);
-  }
-
-  // The smallest and the largest of what the threads have; `threads`: whose largest is not 0. The
-  // block waits.
-  __device__ Interval Extremes(uint32_t mine_least, uint32_t mine_largest, uint32_t* threads) {
-    const bool has_some = mine_largest > 0;
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    mine_least = __reduce_min_sync(kAllLanes, mine_least);
-    mine_largest = __reduce_max_sync(kAllLanes, mine_largest);
-    if (lane == 0) least[warp] = mine_least, largest[warp] = mine_largest;
-    *threads = __syncthreads_count(has_some);
-    return {__reduce_min_sync(kAllLanes, least[lane % kWarps]),
-            __reduce_max_sync(kAllLanes, largest[lane % kWarps])};
-  }
-};
 
 // The threshold of `n` <= kThreads values, value i being load(i). The space was not in use since the
 // last barrier; the block waits.

@@ -4,8 +4,6 @@
 
 #include <cstdint>
 
-#include "bisection.cuh"
-
 namespace brainjax {
 
 // The places of a block are vectors of kLength neighbours. A warp has a whole number of times 32
@@ -82,29 +80,6 @@ __device__ BlockKeys<kThreads, 1> KeysOfList(uint32_t* list, int n) {
   }
   __syncthreads();
   return block;
-}
-
-__device__ __forceinline__ uint32_t WarpInclusiveSum(uint32_t value) {
-#pragma unroll
-  for (int distance = 1; distance < 32; distance *= 2) {
-    const uint32_t left = __shfl_up_sync(kAllLanes, value, distance);
-    if (threadIdx.x % 32 >= distance) value += left;
-  }
-  return value;
-}
-
-// The sum over the lanes in front of this one; `total` is that over the warp.
-__device__ __forceinline__ uint32_t WarpExclusiveSum(uint32_t value, uint32_t* total) {
-  if (__any_sync(kAllLanes, value > 2)) {
-    const uint32_t through_here = WarpInclusiveSum(value);
-    *total = __shfl_sync(kAllLanes, through_here, 31);
-    return through_here - value;
-  }
-  const uint32_t in_front = (1u << threadIdx.x % 32) - 1;
-  const uint32_t some = __ballot_sync(kAllLanes, value > 0);
-  const uint32_t two = __ballot_sync(kAllLanes, value > 1);
-  *total = __popc(some) + __popc(two);
-  return __popc(some & in_front) + __popc(two & in_front);
 }
 
 }  // namespace brainjax

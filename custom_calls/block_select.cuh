@@ -170,7 +170,6 @@ __device__ uint32_t SelectOfBlock(const Keys& block, uint32_t count,
 template <int kThreads, typename Use>
 __device__ void ForEachWinner(const PlaceBits& bits, uint32_t ties, Counts before,
                               BlockSelectSpace<kThreads>& space, Use use) {
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int per_thread = (bits.words + kThreads - 1) / kThreads;
   const int begin = min(static_cast<int>(threadIdx.x) * per_thread, bits.words);
   const int end = min(begin + per_thread, bits.words);
@@ -181,11 +180,8 @@ __device__ void ForEachWinner(const PlaceBits& bits, uint32_t ties, Counts befor
   }
   before.above += WarpExclusiveSum(mine.above, &of_warp.above);
   if (ties > 0) before.equal += WarpExclusiveSum(mine.equal, &of_warp.equal);
-  uint32_t* const sums = space.warps.words[1];
-  if (lane == 0) sums[warp] = of_warp.above << 16 | of_warp.equal;
-  __syncthreads();
-  const uint32_t warps = __reduce_add_sync(kAllLanes, lane < warp ? sums[lane] : 0);
-  before.above += warps >> 16, before.equal += warps & 0xffffu;
+  const uint32_t packed = space.warps.SumInFront(1, of_warp.above << 16 | of_warp.equal);
+  before.above += packed >> 16, before.equal += packed & 0xffffu;
 #pragma unroll 1
   for (int word = begin; word < end; ++word) {
     const uint32_t above = bits.above[word];

@@ -6,7 +6,6 @@
 #include <cstdint>
 
 #include "bisection.cuh"
-#include "block_keys.cuh"
 
 namespace brainjax {
 
@@ -46,13 +45,7 @@ __device__ Choice ChooseBin(uint32_t remaining, WarpWords<kThreads>& warps,
   __syncthreads();
   const uint32_t members = histogram.bins[bin];
   histogram.bins[bin] = 0;
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  uint32_t* const sums = warps.words[0];
-  const uint32_t through_here = WarpInclusiveSum(members);
-  if (lane == 31) sums[warp] = through_here;
-  __syncthreads();
-  const uint32_t in_front = __reduce_add_sync(kAllLanes, lane < warp ? sums[lane] : 0);
-  const uint32_t above = in_front + through_here - members;
+  const uint32_t above = warps.ExclusiveSum(0, members);
   if (above < remaining && remaining <= above + members) histogram.choice = {bin, members, above};
   __syncthreads();
   return histogram.choice;
