@@ -158,10 +158,7 @@ __device__ void SumStrip(const AreaRound& round, const AreaPlan& plan, const Are
               __fadd_rn(0.0f, __fmul_rn(single_value, ToFloat(single.weights[v])));
         }
       }
-#pragma unroll
-      for (int v = 0; v < L::kWidth; ++v) {
-        space.sums[group][L::Column(thread, v)] = mine.sums[0][v];
-      }
+      mine.Store(thread, space.sums[group]);
       __syncthreads();
       for (int c = threadIdx.x; c < L::kColumns && start + c < strip.end; c += L::kThreads) {
         float* const sum = sums + (start - strip.begin) + c;

@@ -157,6 +157,12 @@ struct ThreadSums {
     }
   }
 
+  // Writes the sums of the first lane; `row` is that of this thread's group.
+  __device__ void Store(int thread, float* row) const {
+#pragma unroll
+    for (int v = 0; v < L::kWidth; ++v) row[L::Column(thread, v)] = sums[0][v];
+  }
+
   // Lanes g + 16 join g, and so on down to the last two of this thread.
   __device__ void MeetInThread() {
 #pragma unroll
@@ -224,10 +230,7 @@ __device__ void SumColumns(const ListedRows<typename L::W>& listed, int64_t star
     const int64_t column = strip + L::Column(thread, 0);
     const ThreadSums<L> mine = SumLanes<L>(listed, count, staged, column, end, workspace.terms);
     if (staged) __syncthreads();  // the sums before have been read
-#pragma unroll
-    for (int v = 0; v < L::kWidth; ++v) {
-      workspace.sums[group][L::Column(thread, v)] = mine.sums[0][v];
-    }
+    mine.Store(thread, workspace.sums[group]);
     __syncthreads();
     const int64_t left = end - strip;
     for (int c = threadIdx.x; c < L::kColumns && c < left; c += L::kThreads) {
