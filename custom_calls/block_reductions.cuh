@@ -55,20 +55,24 @@ struct WarpWords {
     return __reduce_add_sync(kAllLanes, lane < kWarps ? sums[lane] : 0);
   }
 
-  // The same over the warps in front of this one, of what lane kLane of each knows of it.
+  // The same over the warps in front of this one, of what lane kLane of each knows of it; `total`,
+  // where that is asked for, is the sum over all.
   template <int kLane = 0>
-  __device__ uint32_t SumInFront(int turn, uint32_t of_warp) {
+  __device__ uint32_t SumInFront(int turn, uint32_t of_warp, uint32_t* total = nullptr) {
     uint32_t* const sums = words[turn % 2];
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     if (lane == kLane) sums[warp] = of_warp;
     __syncthreads();
-    return __reduce_add_sync(kAllLanes, lane < warp ? sums[lane] : 0);
+    if (total == nullptr) return __reduce_add_sync(kAllLanes, lane < warp ? sums[lane] : 0);
+    const uint32_t sum = lane < kWarps ? sums[lane] : 0;
+    *total = __reduce_add_sync(kAllLanes, sum);
+    return __reduce_add_sync(kAllLanes, lane < warp ? sum : 0);
   }
 
   // The same over the threads in front of this one, of what each has.
-  __device__ uint32_t ExclusiveSum(int turn, uint32_t value) {
+  __device__ uint32_t ExclusiveSum(int turn, uint32_t value, uint32_t* total = nullptr) {
     const uint32_t through_here = WarpInclusiveSum(value);
-    return SumInFront<31>(turn, through_here) + through_here - value;
+    return SumInFront<31>(turn, through_here, total) + through_here - value;
   }
 
   // The smallest and the largest of what the threads have; `threads`: whose largest is not 0. The

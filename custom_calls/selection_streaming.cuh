@@ -131,33 +131,20 @@ __device__ Counts StreamTiles(const Tiles<T>& tiles, TileRange range, uint32_t b
 
 // ---- The winners ----
 
-// The sum over the threads in front of this one; `total` is that over all. Waits first.
-__device__ inline uint32_t BlockExclusiveSum(uint32_t value, uint32_t* total,
-                                             StreamTeamSpace& space) {
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  const uint32_t through_here = WarpInclusiveSum(value);
-  uint32_t* const sums = space.block.warps.words[0];
-  static_assert(kStreamThreads / 32 == 32, "a lane for each warp");
-  __syncthreads();
-  if (lane == 31) sums[warp] = through_here;
-  __syncthreads();
-  const uint32_t sum = sums[lane];
-  *total = __reduce_add_sync(kAllLanes, sum);
-  return __reduce_add_sync(kAllLanes, lane < warp ? sum : 0) + through_here - value;
-}
-
 // Brings the candidates of this block into the order of their tiles.
 template <typename T>
 __device__ void OrderCandidates(const Tiles<T>& tiles, TileRange range, uint32_t found,
                                 uint2* records, const TileCandidate* pool, uint32_t* keys,
                                 uint32_t* indices, StreamTeamSpace& space) {
   uint32_t before = 0;
+  int turn = 0;
   for (int64_t first = range.begin; first < range.end; first += kStreamThreads) {
     const int64_t tile = first + threadIdx.x;
     uint2 record = make_uint2(0, 0);
     if (tile < range.end) record = records[tile];
     uint32_t total;
-    const uint32_t here = before + BlockExclusiveSum(Unpack(record.y).above, &total, space);
+    const uint32_t here =
+        before + space.block.warps.ExclusiveSum(turn++, Unpack(record.y).above, &total);
     if (tile < range.end) records[tile].x = here - record.x;
     before += total;
   }
@@ -176,12 +163,13 @@ template <typename T>
 __device__ void WriteTiles(const Tiles<T>& tiles, TileRange range, Threshold threshold,
                            Counts before, const uint2* records, StreamSpace& space,
                            int32_t* winners) {
+  auto& warps = space.team.block.warps;
   for (int64_t first = range.begin; first < range.end; first += kStreamThreads) {
     const int64_t number = min(range.end - first, int64_t{kStreamThreads});
     Counts mine{0, 0}, total;
     if (threadIdx.x < number) mine = Unpack(records[first + threadIdx.x].y);
-    space.tile_above[threadIdx.x] = BlockExclusiveSum(mine.above, &total.above, space.team);
-    space.tile_equal[threadIdx.x] = BlockExclusiveSum(mine.equal, &total.equal, space.team);
+    space.tile_above[threadIdx.x] = warps.ExclusiveSum(0, mine.above, &total.above);
+    space.tile_equal[threadIdx.x] = warps.ExclusiveSum(1, mine.equal, &total.equal);
     __syncthreads();
     for (int64_t t = threadIdx.x / 32; t < number; t += kStreamThreads / 32) {
       const Counts counted = Unpack(records[first + t].y);
