@@ -39,7 +39,6 @@ struct ChoiceSpace {
   uint32_t own_keys[kPostKeys];  // what this block has posted
   int32_t own_columns[kPostKeys];
   uint32_t num_own, num_candidates;
-  uint32_t of_warps[32];
   WarpWords<kThreads> warps;
   Histogram<kThreads> histogram;
 };
@@ -48,27 +47,25 @@ struct ChoiceSpace {
 template <int kThreads>
 __device__ void PostCandidates(const uint32_t* keys, int width, uint32_t guess, uint32_t* post,
                                ChoiceSpace<kThreads>& space) {
-  const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const uint32_t lane = threadIdx.x % 32;
   uint32_t posted = 0;
   for (int first = 0; first < width; first += kThreads) {
     const int c = first + threadIdx.x;
     const uint32_t key = c < width ? keys[c] : 0;
     const bool reaches = c < width && key >= guess;
     const uint32_t lanes = __ballot_sync(kAllLanes, reaches);
+    uint32_t reaching;
     if (first > 0) __syncthreads();
-    if (lane == 0) space.of_warps[warp] = __popc(lanes);
-    __syncthreads();
-    const uint32_t of_lane = lane < kThreads / 32 ? space.of_warps[lane] : 0;
-    const uint32_t before = __reduce_add_sync(kAllLanes, lane < warp ? of_lane : 0);
+    const uint32_t before = space.warps.SumInFront(0, __popc(lanes), &reaching);
     const uint32_t place = posted + before + __popc(lanes & ((1u << lane) - 1));
     if (reaches && place < kPostKeys) {
       space.own_keys[place] = key;
       space.own_columns[place] = c;
     }
-    posted += __reduce_add_sync(kAllLanes, of_lane);
+    posted += reaching;
   }
   __syncthreads();
-  if (warp > 0) return;
+  if (threadIdx.x >= 32) return;
   // Blocks read whole lines, before they know how many keys there are.
   const uint32_t key = lane < posted && lane < kPostKeys ? space.own_keys[lane] : 0;
   __stcg(post + lane, lane < kPostKeys ? key : posted);
@@ -199,11 +196,7 @@ __device__ __noinline__ bool ChooseFromAll(const AreaRound& round, const AreaStr
 template <int kThreads>
 __device__ uint32_t GuessBound(uint32_t least, ChoiceSpace<kThreads>& space) {
   constexpr uint32_t kMargin = 1u << (23 - kGuessBits);
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  least = __reduce_min_sync(kAllLanes, least);
-  if (lane == 0) space.of_warps[warp] = least;
-  __syncthreads();
-  least = __reduce_min_sync(kAllLanes, space.of_warps[lane % (kThreads / 32)]);
+  least = space.warps.Least(least);
   return least == ~0u || least < kMargin ? least : least - kMargin;
 }
 

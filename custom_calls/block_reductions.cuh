@@ -75,6 +75,16 @@ struct WarpWords {
     return SumInFront<31>(turn, through_here, total) + through_here - value;
   }
 
+  // The smallest of what the threads have. The block waits. Calls of this and of Extremes have a
+  // barrier between them.
+  __device__ uint32_t Least(uint32_t mine) {
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    mine = __reduce_min_sync(kAllLanes, mine);
+    if (lane == 0) least[warp] = mine;
+    __syncthreads();
+    return __reduce_min_sync(kAllLanes, least[lane % kWarps]);
+  }
+
   // The smallest and the largest of what the threads have; `threads`: whose largest is not 0. The
   // block waits.
   __device__ Interval Extremes(uint32_t mine_least, uint32_t mine_largest, uint32_t* threads) {
