@@ -41,13 +41,7 @@ template <int kSize>
 struct FixedClusterTeam {
   __device__ int rank() const { return blockIdx.x % kSize; }
   __device__ int size() const { return kSize; }
-  __device__ void Sync() const {
-#if __CUDA_ARCH__ >= 900
-    __syncwarp();
-    asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;"
-                 ::: "memory");
-#endif
-  }
+  __device__ void Sync() const { ClusterTeam().Sync(); }
   __device__ int64_t number() const { return blockIdx.x / kSize; }
   __device__ int64_t teams() const { return gridDim.x / kSize; }
 };
