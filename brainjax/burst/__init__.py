@@ -27,6 +27,23 @@ strength is rounded, halves up, and saturates there. "f32" takes any, plasticity
 An area that is given no flags while others have some divides its contributions in either.
 
 Memory neurons and their replay are not part of the model.
+
+What goes in and what comes out have coordinates. A `Layout` knows area and voxel of each neuron:
+
+    layout = connectomes.layout(network)
+    eye, arm = layout.block("eye"), layout.block("arm")
+    drive = layout.drive(config, [("eye", [[0, 1, 0], [0, 2, 0]], 10.0)])  # by voxel, on the host
+    print(burst.fired(state, layout, "arm").position)  # as a table, on the host
+
+    def sense_and_act(carry, _):  # on the device, in a scan
+        state, body = carry
+        drive = layout.drive_frames({"eye": camera(body)})  # [x, y, z]
+        state = burst.step(config, params, state, drive)
+        fires, potentials = burst.read(state, arm)  # [x, y, z, k]
+        return (state, move(body, fires)), None
+
+`Sampler` records who fired in `simulate`, `window` reads an area of the fire ledger, and
+`brainjax.recording` writes whole runs to disk.
 """
 
 from brainjax.burst.anatomy import (
@@ -35,18 +52,30 @@ from brainjax.burst.anatomy import (
     Drive as Drive,
     Mapping as Mapping,
 )
+from brainjax.burst.block import Block as Block
 from brainjax.burst.dynamics import (
     Params as Params,
     State as State,
     init as init,
     step as step,
 )
+from brainjax.burst.layout import Layout as Layout
 from brainjax.burst.ledger import frames as frames
 from brainjax.burst.membrane import random_number as random_number
 from brainjax.burst.neurons import (
     Neurons as Neurons,
     graded_threshold as graded_threshold,
     populate as populate,
+)
+from brainjax.burst.readout import (
+    Sample as Sample,
+    Sampler as Sampler,
+    Spikes as Spikes,
+    fired as fired,
+    fires as fires,
+    read as read,
+    spikes as spikes,
+    window as window,
 )
 from brainjax.burst.synapses import (
     Synapses as Synapses,

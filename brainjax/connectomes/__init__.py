@@ -1,6 +1,10 @@
 """Connectomes: networks of neurons in areas, and the files that hold them."""
 
-from brainjax.connectomes.brain import resume as resume, to_burst as to_burst
+from brainjax.connectomes.brain import (
+    layout as layout,
+    resume as resume,
+    to_burst as to_burst,
+)
 from brainjax.connectomes.files import (
     decode as decode,
     encode as encode,

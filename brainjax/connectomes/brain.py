@@ -40,10 +40,9 @@ def to_burst(network: Network, **options) -> tuple[burst.Config, burst.Params]:
     alive = network.neurons.valid
     used = table.valid & alive[table.pre] & alive[table.post]
     config = _config(network, max_delay=int(table.delay[used].max(initial=1)), **options)
-    place = np.searchsorted([area.index for area in network.areas], network.neurons.area)
     parameters: dict[str, Any] = {name: getattr(network.neurons, name) for name in _PARAMETERS}
     parameters["excitability"] = np.where(alive, parameters["excitability"], np.float32(0))
-    neurons = burst.populate(config, place, **parameters)
+    neurons = burst.populate(config, _place_of_area(network), **parameters)
     columns: list[Any] = [getattr(table, name)[used] for name in _COLUMNS]
     synapses = burst.connect(config, neurons, *columns)
     steps = np.array([[each.ltp, each.ltd] for each in network.plastic]).reshape(-1, 2)
@@ -55,6 +54,20 @@ def to_burst(network: Network, **options) -> tuple[burst.Config, burst.Params]:
         power=jnp.float32(network.power),
         potentiation=jnp.asarray(steps[:, 0]),
         depression=jnp.asarray(steps[:, 1]),
+    )
+
+
+def layout(network: Network) -> burst.Layout:
+    """Return area and voxel of each neuron, to inject and to read by coordinates.
+
+    Areas are named by their ids, as `to_burst` names them. A neuron that is not valid is not found
+    by its voxel.
+    """
+    return burst.Layout(
+        [area.id for area in network.areas],
+        _place_of_area(network),
+        network.neurons.position,
+        network.neurons.valid,
     )
 
 
@@ -76,6 +89,11 @@ def resume(network: Network, state: burst.State) -> burst.State:
     )
     burst_number = jnp.uint32(network.burst % 2**32)
     return dataclasses.replace(state, membranes=membranes, burst=burst_number)
+
+
+def _place_of_area(network):
+    """Place of each neuron's area in `Network.areas`."""
+    return np.searchsorted([area.index for area in network.areas], network.neurons.area)
 
 
 def _config(network, **options) -> burst.Config:

@@ -1,0 +1,245 @@
+"""Where neurons are: areas and voxels, to inject by coordinate and to view an area as a block."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from brainjax import ops
+from brainjax.burst.anatomy import Config, Drive, Numbers
+from brainjax.burst.block import AXES, Block, Frame, block_of
+from brainjax.validation import require
+
+OnUnknown = Literal["error", "warn", "ignore"]
+Injection = tuple[str, Numbers, Numbers]  # area; x, y, z of each entry; its potential, or one
+
+
+class Layout:
+    """Area and voxel of each neuron, checked once. It stays on the host and does not change.
+
+    A voxel may hold several neurons: what is injected there goes to each of them.
+
+    Args:
+        areas: names, as `Config.area_names` has them.
+        area: place of each neuron's area in `areas`, [neurons].
+        position: x, y, z of each neuron, its voxel in the area, [neurons, 3].
+        is_reachable: whether a neuron is found by its voxel; one flag or [neurons].
+
+    Raises:
+        ValueError: an array has another shape, or a number is out of range.
+
+    Source: feagi-core 0.0.1-beta.18, which looks injections up by area and voxel. It drops those
+        for voxels without neurons in silence; here they are refused.
+    """
+
+    def __init__(
+        self, areas: Sequence[str], area: Numbers, position: Numbers, is_reachable: Numbers = True
+    ):
+        self.areas = tuple(areas)
+        self.area = _whole("area", area, len(self.areas) - 1)
+        self.position = _whole("position", position, 2**32 - 1)
+        size = self.area.size
+        distinct = len(set(self.areas)) == len(self.areas)
+        require(distinct, "names of areas", "distinct", self.areas)
+        require(self.area.shape == (size,) and size > 0, "shape of area", "[neurons]", size)
+        shape = self.position.shape
+        require(shape == (size, AXES), "shape of position", (size, AXES), shape)
+        shape = np.shape(is_reachable)
+        require(shape in ((), (size,)), "shape of is_reachable", f"() or ({size},)", shape)
+        self.is_reachable = np.array(np.broadcast_to(is_reachable, size), bool)
+        for each in (self.area, self.position, self.is_reachable):
+            each.setflags(write=False)
+        self._blocks: dict[str, Block] = {}
+        self._order = np.argsort(self.area, kind="stable")  # by area, then id
+        self._ends = np.searchsorted(self.area[self._order], np.arange(len(self.areas) + 1))
+
+    @property
+    def num_neurons(self) -> int:
+        """Neurons of the network."""
+        return self.area.size
+
+    def block(self, area: str) -> Block:
+        """Return an area as a block, the same object every time.
+
+        Raises:
+            ValueError: there is no area of that name, or it has no neurons.
+        """
+        if area not in self._blocks:
+            self._blocks[area] = self._make_block(area)
+        return self._blocks[area]
+
+    def _make_block(self, area):
+        known = ", ".join(map(repr, self.areas))
+        require(area in self.areas, "area", f"one of {known}", repr(area))
+        index = self.areas.index(area)
+        ids = self._order[self._ends[index] : self._ends[index + 1]]
+        require(ids.size > 0, f"neurons of area {area!r}", "at least one", "none")
+        return block_of(area, ids, self.position[ids], self.is_reachable[ids])
+
+    def find(
+        self, area: str, voxels: Numbers, *, on_unknown: OnUnknown = "error"
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the neurons of voxels.
+
+        Args:
+            area: name.
+            voxels: x, y, z of each, [voxels, 3].
+            on_unknown: what to do about a voxel without a reachable neuron: "error", or leave it
+                out, with a warning ("warn") or without ("ignore").
+
+        Returns:
+            The ids, voxel by voxel and ascending in each, and for each id the place of its voxel
+            in `voxels`.
+
+        Raises:
+            ValueError: a voxel has no neuron, or is none.
+        """
+        choices = ("error", "warn", "ignore")
+        require(on_unknown in choices, "on_unknown", f"one of {choices}", repr(on_unknown))
+        voxels = np.asarray(voxels)
+        ids, rows = self.block(area).find(voxels)
+        if (is_unknown := np.bincount(rows, minlength=len(voxels)) == 0).any():
+            _unknown(area, voxels[is_unknown], on_unknown)
+        return ids, rows
+
+    def drive(
+        self,
+        config: Config,
+        injections: Sequence[Injection],
+        *,
+        on_unknown: OnUnknown = "error",
+        keep_zeros: bool = True,
+        capacity: int | None = None,
+        fatigued: bool = False,
+    ) -> Drive:
+        """Return the drive of one burst from what is injected into voxels.
+
+        All neurons of a voxel receive the potential. What is given several times adds up, in the
+        order given.
+
+        Args:
+            config: of the network.
+            injections: (area, voxels [n, 3], potentials [n] or one number) of each area; the
+                potentials in the unit of the thresholds, finite.
+            on_unknown: about voxels without neurons; see `find`.
+            keep_zeros: whether a potential of 0 is injected: it changes no sum, and makes its
+                neuron a candidate, which leaks and counts down. FEAGI leaves it out when it comes
+                in a list, and keeps it when it comes in arrays.
+            capacity: length of the set, so that bursts can be stacked; see `Config.drive`.
+            fatigued: whether the fatigue area receives the power.
+
+        Raises:
+            ValueError: a voxel has no neuron, a potential is not finite, or the capacity is too
+                small.
+        """
+        ids, potentials = self._entries(config, injections, on_unknown, keep_zeros)
+        return config.drive(ids, potentials, capacity=capacity, fatigued=fatigued)
+
+    def drives(
+        self,
+        config: Config,
+        bursts: Sequence[Sequence[Injection]],
+        *,
+        on_unknown: OnUnknown = "error",
+        keep_zeros: bool = True,
+    ) -> Drive:
+        """Return the drives of bursts, along a leading axis; see `drive`.
+
+        Args:
+            config: of the network.
+            bursts: the injections of each; at least one burst.
+            on_unknown: as in `drive`.
+            keep_zeros: as in `drive`.
+        """
+        require(len(bursts) >= 1, "bursts", "at least 1", len(bursts))
+        entries = [self._entries(config, each, on_unknown, keep_zeros) for each in bursts]
+        ids, potentials = zip(*entries)
+        return config.drives(ids, potentials)
+
+    def drive_frames(
+        self,
+        frames: Mapping[str, Frame],
+        *,
+        keep_zeros: bool = False,
+        fatigued: bool | Array = False,
+    ) -> Drive:
+        """Return the drive of one burst from one array for each area: under `jit`, `scan`, `vmap`.
+
+        Args:
+            frames: area to potentials [x, y, z] or [x, y, z, k], in the unit of the thresholds.
+                Not checked to be finite: a NaN shows in the potential of its neuron.
+            keep_zeros: whether a potential of 0 is injected, so that all neurons of the areas
+                are candidates.
+            fatigued: whether the fatigue area receives the power.
+
+        Raises:
+            ValueError: an area is unknown, or a frame has another shape than its block.
+
+        Cost: one pass over the neurons of these areas. The set has room for all of them.
+        """
+        require(len(frames) >= 1, "frames", "of at least one area", "none")
+        blocks = {name: self.block(name) for name in frames}
+        ids, is_reachable = (
+            np.concatenate([getattr(block, name) for block in blocks.values()])
+            for name in ("ids", "is_reachable")
+        )
+        spread = [blocks[name].spread(frame) for name, frame in frames.items()]
+        order = np.argsort(ids)
+        potentials = jnp.concatenate(spread).astype(jnp.float32)[jnp.asarray(order, jnp.int32)]
+        is_kept = jnp.asarray(is_reachable[order])
+        is_kept = is_kept if keep_zeros else is_kept & (potentials != 0)
+        ids = jnp.asarray(ids[order], jnp.int32)
+        (kept,) = jnp.nonzero(is_kept, size=ids.size, fill_value=ids.size)
+        injected = ops.ActiveSet(
+            indices=ids.at[kept].get(mode="fill", fill_value=self.num_neurons),
+            values=potentials.at[kept].get(mode="fill", fill_value=0),
+            count=jnp.count_nonzero(is_kept).astype(jnp.int32),
+        )
+        return Drive(injected=injected, fatigued=jnp.asarray(fatigued, bool))
+
+    def _entries(self, config, injections, on_unknown, keep_zeros):
+        """Ids and potentials, in the order given."""
+        require(
+            config.num_neurons == self.num_neurons,
+            "num_neurons of config",
+            f"that of the layout, {self.num_neurons}",
+            config.num_neurons,
+        )
+        ids, potentials = [np.zeros(0, np.int64)], [np.zeros(0, np.float32)]
+        for area, voxels, amounts in injections:
+            found, rows = self.find(area, voxels, on_unknown=on_unknown)
+            amounts = _amounts(area, amounts, len(voxels))[rows]
+            kept = slice(None) if keep_zeros else amounts != 0
+            ids.append(found[kept])
+            potentials.append(amounts[kept])
+        return np.concatenate(ids), np.concatenate(potentials)
+
+
+def _amounts(area, amounts, size):
+    amounts = np.asarray(amounts, np.float32)
+    fits = amounts.shape in ((), (size,))
+    require(fits, f"potentials of area {area!r}", f"() or ({size},)", amounts.shape)
+    odd = amounts[~np.isfinite(amounts)]
+    require(not odd.size, f"potentials of area {area!r}", "finite", odd[:1])
+    return np.broadcast_to(amounts, size)
+
+
+def _unknown(area, voxels, on_unknown):
+    where = f"{tuple(voxels[0].tolist())} and {len(voxels) - 1} more"
+    rule = "where neurons are"
+    require(on_unknown != "error", f"voxels of area {area!r}", rule, where)
+    if on_unknown == "warn":
+        warnings.warn(f"area {area!r} has no neurons at {where}: left out", stacklevel=4)
+
+
+def _whole(name, values, largest):
+    """A copy as int64, if no number changes by that."""
+    values = np.asarray(values)
+    numeric = values.dtype.kind in "iuf"
+    require(numeric, name, "whole numbers", values.dtype)
+    wrong = ~((values >= 0) & (values <= largest) & (values == np.trunc(values)))
+    require(not wrong.any(), name, f"whole numbers in 0..{largest}", values[wrong][:1])
+    return values.astype(np.int64)
