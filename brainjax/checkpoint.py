@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ def save(directory: str | Path, number: int, config: Any, state: Any, *, keep: i
         last = manager.latest_step()
         if last is not None and number <= last:
             raise ValueError(f"number must be above the last checkpoint's, {last}; got {number}")
-        description = {"format": FORMAT, "config": _describe(config)}
+        description = {"format": FORMAT, "config": describe(config)}
         manager.save(
             number,
             args=ocp.args.Composite(
@@ -101,7 +101,8 @@ def _manager(directory, keep) -> Iterator[ocp.CheckpointManager]:
         manager.close()
 
 
-def _describe(config):
+def describe(config: Any) -> dict[str, Any]:
+    """Return type and fields of a Config, for a JSON file."""
     kind = type(config)
     fields = {f.name: _jsonable(getattr(config, f.name)) for f in dataclasses.fields(config)}
     return {"type": f"{kind.__module__}.{kind.__qualname__}", **fields}
@@ -109,7 +110,7 @@ def _describe(config):
 
 def _jsonable(value):
     if dataclasses.is_dataclass(value):
-        return _describe(value)
+        return describe(value)
     if isinstance(value, (tuple, list)):
         return [_jsonable(item) for item in value]
     return value
@@ -118,7 +119,20 @@ def _jsonable(value):
 def _check_description(description, config):
     if description["format"] != FORMAT:
         raise ValueError(f"checkpoint format must be {FORMAT}; got {description['format']}")
-    saved, given = description["config"], _describe(config)
+    check_same(description["config"], config)
+
+
+def check_same(saved: Mapping[str, Any], config: Any) -> None:
+    """Refuse a Config that differs from the one that was saved.
+
+    Args:
+        saved: what `describe` said of it, read from a JSON file.
+        config: to compare.
+
+    Raises:
+        ValueError: they differ, and not in the backend alone.
+    """
+    given = describe(config)
     # The backend changes no bits, so a brain may move to a machine that has another one.
     differing = [
         f"{name} (saved {saved.get(name)!r}, given {given.get(name)!r})"

@@ -32,6 +32,7 @@ LAYERS = (
     "connectomes",
     "genome",
     "checkpoint",
+    "recording",
     "experiment",
     "cli",
 )

@@ -103,12 +103,12 @@ class Block:
         field = f"voxels of area {self.name!r}"
         right = voxels.ndim == 2 and voxels.shape[1] == AXES
         require(right, field, "[voxels, 3]", voxels.shape)
-        whole = (voxels == np.trunc(voxels)).all(-1)
-        require(bool(whole.all()), field, "whole numbers", voxels[~whole][:1])
+        odd = voxels[(voxels != np.trunc(voxels)).any(-1)]
+        require(not odd.size, field, "whole numbers", odd[:1])
         extents = self.shape[:AXES]
         inside = ((voxels >= 0) & (voxels < extents)).all(-1)
         kept = np.where(inside[:, None], voxels, 0).astype(np.int64)
-        wanted = np.ravel_multi_index(tuple(kept.T), extents)
+        wanted = np.ravel_multi_index((kept[:, 0], kept[:, 1], kept[:, 2]), extents)
         first, last = (np.searchsorted(self._listed, wanted, side) for side in ("left", "right"))
         counts = np.where(inside, last - first, 0)
         rows = np.repeat(np.arange(counts.size), counts)
@@ -136,13 +136,14 @@ def block_of(name: str, ids: np.ndarray, position: np.ndarray, is_reachable: np.
         position: x, y, z of each, [own, 3].
         is_reachable: whether each is found by its voxel, [own].
     """
-    field, shape = f"voxels of area {name!r}", tuple(int(most) + 1 for most in position.max(0))
+    x, y, z = (int(most) + 1 for most in position.max(0))
+    field, shape = f"voxels of area {name!r}", (x, y, z)
     require(math.prod(shape) * ids.size < 2**63, field, "fewer than 2**63", shape)
-    voxel = np.ravel_multi_index(tuple(position.T), shape)
+    voxel = np.ravel_multi_index((position[:, 0], position[:, 1], position[:, 2]), shape)
     order = np.argsort(voxel, kind="stable")
     starts = np.flatnonzero(np.diff(voxel[order], prepend=-1))
     sizes = np.diff(starts, append=ids.size)
     rank = np.empty_like(ids)
     rank[order] = np.arange(ids.size) - np.repeat(starts, sizes)
     most = int(sizes.max())
-    return Block(name, (*shape, most), ids, voxel * most + rank, is_reachable)
+    return Block(name, (x, y, z, most), ids, voxel * most + rank, is_reachable)

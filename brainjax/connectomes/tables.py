@@ -8,6 +8,7 @@ import struct
 import zipfile
 import zlib
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 
@@ -80,9 +81,9 @@ def write_edges(path: str | Path, table: Synapses) -> None:
     Raises:
         ImportError: the package pyarrow is missing.
     """
-    arrow, parquet = _arrow()
+    pyarrow, parquet = arrow()
     columns = {name: getattr(table, name) for name in SYNAPSE_COLUMNS}
-    parquet.write_table(arrow.table(columns), path)
+    parquet.write_table(pyarrow.table(columns), path)
 
 
 def read_edges(path: str | Path, num_neurons: int, *, max_bytes: int = MAX_BYTES) -> Synapses:
@@ -97,12 +98,12 @@ def read_edges(path: str | Path, num_neurons: int, *, max_bytes: int = MAX_BYTES
         ConnectomeError: the table is damaged, lacks a column or holds what a synapse cannot be.
         ImportError: the package pyarrow is missing.
     """
-    arrow, parquet = _arrow()
+    pyarrow, parquet = arrow()
     try:
         file = parquet.ParquetFile(path)
         _check_edges(file, max_bytes)
         read = file.read()
-    except (arrow.ArrowException, OSError, OverflowError) as error:
+    except (pyarrow.ArrowException, OSError, OverflowError) as error:
         if isinstance(error, FileNotFoundError):
             raise
         raise ConnectomeError(f"edges must be a whole Parquet file; got {error}") from None
@@ -117,6 +118,22 @@ def read_edges(path: str | Path, num_neurons: int, *, max_bytes: int = MAX_BYTES
         worst = int(getattr(table, name).max()) if len(table) else -1
         require(worst < num_neurons, f"edges.{name}", f"in 0..{num_neurons - 1}", worst)
     return table
+
+
+def arrow() -> tuple[ModuleType, ModuleType]:
+    """Return pyarrow and its Parquet part.
+
+    Raises:
+        ImportError: the package pyarrow is missing.
+    """
+    try:
+        import pyarrow  # an extra
+        import pyarrow.parquet
+    except ImportError as error:
+        raise ImportError(
+            "Parquet needs the package pyarrow: pip install 'brainjax[data]'"
+        ) from error
+    return pyarrow, pyarrow.parquet
 
 
 def _check_edges(file, max_bytes):
@@ -206,14 +223,3 @@ def _record(kind, entry, field):
 
 def _tuples(value):
     return tuple(_tuples(each) for each in value) if isinstance(value, list) else value
-
-
-def _arrow():
-    try:
-        import pyarrow  # an extra
-        import pyarrow.parquet
-    except ImportError as error:
-        raise ImportError(
-            "Parquet needs the package pyarrow: pip install 'brainjax[data]'"
-        ) from error
-    return pyarrow, pyarrow.parquet
