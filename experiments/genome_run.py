@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from brainjax import burst, connectomes, experiment, genome, metrics, plotting
@@ -135,15 +134,11 @@ def _fired(settings, config, params, drives, measured):
         params,
         states,
         drives,
-        record=_who_fired,
+        record=burst.fires,
         in_axes=(None, 0, None),
         metrics=measured,
     )
     return fired
-
-
-def _who_fired(state):
-    return jnp.zeros_like(state.candidates).at[state.fired.indices].set(True, mode="drop")
 
 
 def _per_area(network, fired):
