@@ -366,6 +366,19 @@ def test_a_simulation_samples_what_fires_and_says_what_does_not_fit():
         burst.spikes(fewer, layout)
 
 
+@each_layout
+def test_a_batch_of_networks_is_read_one_by_one(layout):
+    states, block = run(layout)[:4], layout.block("arm")
+    sample = burst.Sampler(capacity=SIZE, block=block)
+
+    def both(state):
+        return burst.read(state, block), sample(state)
+
+    batch = jax.jit(jax.vmap(both))(stacked(states))
+    for number, state in enumerate(states):
+        assert_same_bits(at(batch, number), jax.jit(both)(state))
+
+
 def test_equal_samplers_compile_once():
     layout = PLAIN
     one, other = (burst.Sampler(3, layout.block("arm"), 2) for _ in range(2))

@@ -115,8 +115,9 @@ def record(
         ImportError: the package pyarrow is missing.
         ValueError: an argument is out of range, or does not belong to the recording.
 
-    Cost: a copy of the state, and on the host the memory of a chunk: 8 bytes for each burst and
-        entry of the lists, and the quantities.
+    Cost: a copy of the state, and on device and host the memory of a chunk: for each burst the
+        quantities and 8 bytes for each entry of the lists: at least 256 or one for 64 neurons, at
+        most twice as many as a burst has needed.
     Determinism: the files hold the same numbers on every platform, as far as the step does.
     """
     arrow()
