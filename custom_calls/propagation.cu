@@ -41,15 +41,11 @@ struct Adder {
 template <typename Events>
 __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
     ScatterKernel(const __grid_constant__ Call<typename Events::Weight> call) {
-  __shared__ typename Events::Shared shared;
+  using W = typename Events::Weight;
   if constexpr (Events::kCounted) AwaitKernelBefore();
-  for (int64_t b = blockIdx.y; b < call.batch.size; b += gridDim.y) {
-    const auto problem = call.batch.At(b);
-    const Events events = MakeEvents<Events>(problem, call.scratch, b, &shared);
-    events.ForGrid(0, [] { AwaitKernelBefore(); },
-                   Adder<Events>{problem.sums});
-    __syncthreads();  // `shared` is free again
-  }
+  ForEachProblem<Events>(call, [&](int64_t, const Propagation<W>& problem, const Events& events) {
+    events.ForGrid(0, [] { AwaitKernelBefore(); }, Adder<Events>{problem.sums});
+  });
 }
 
 // Adds in memory what was not sorted: few synapses, those beyond the scratch, or graded ones
@@ -57,17 +53,15 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
 template <typename Events>
 __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
     RestKernel(const __grid_constant__ Call<typename Events::Weight> call) {
-  __shared__ typename Events::Shared shared;
+  using W = typename Events::Weight;
   AwaitKernelBefore();
-  for (int64_t b = blockIdx.y; b < call.batch.size; b += gridDim.y) {
-    const auto problem = call.batch.At(b);
-    const Events events = MakeEvents<Events>(problem, call.scratch, b, &shared);
+  ForEachProblem<Events>(call, [&](int64_t b, const Propagation<W>& problem,
+                                   const Events& events) {
     const int64_t sorted = UsableUnits(Tiling::Of(events, call), call, b);
     if (sorted < events.units()) {
       events.ForGrid(sorted, [] {}, Adder<Events>{problem.sums});
     }
-    __syncthreads();  // `shared` is free again
-  }
+  });
 }
 
 // Starts the kernels of a call.

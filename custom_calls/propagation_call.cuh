@@ -6,9 +6,10 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "compressed_events.cuh"
+#include "fan_out_events.cuh"
 #include "launch.h"
 #include "propagation.h"
-#include "propagation_events.h"
 
 namespace brainjax {
 namespace propagation {
@@ -85,12 +86,19 @@ struct Call {
   uint32_t sort_blocks;  // for each batch element
 };
 
-template <typename Events>
-__device__ Events MakeEvents(const Propagation<typename Events::Weight>& problem,
-                             const Scratch& scratch, int64_t b,
-                             typename Events::Shared* shared) {
-  return Events(problem, scratch.Part<const uint64_t>(b, 0),
-                scratch.Part<const uint64_t>(b, scratch.totals), shared);
+// Calls body(b, problem, events) for each problem of the batch: all blocks of a column of the grid do.
+template <typename Events, typename Body>
+__device__ __forceinline__ void ForEachProblem(const Call<typename Events::Weight>& call,
+                                               const Body& body) {
+  __shared__ typename Events::Shared shared;
+  for (int64_t b = blockIdx.y; b < call.batch.size; b += gridDim.y) {
+    const auto problem = call.batch.At(b);
+    const Events events(problem, call.scratch.template Part<const uint64_t>(b, 0),
+                        call.scratch.template Part<const uint64_t>(b, call.scratch.totals),
+                        &shared);
+    body(b, problem, events);
+    __syncthreads();  // `shared` is free again
+  }
 }
 
 // Sum of one number per thread over the threads before this one; `total` over all.

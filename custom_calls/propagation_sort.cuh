@@ -161,12 +161,10 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
   using W = typename Events::Weight;
   constexpr bool kWeighted = !std::is_same_v<W, UnitWeight>;
   extern __shared__ int4 memory[];
-  __shared__ typename Events::Shared shared;
   AdmitNextKernel();
   AwaitKernelBefore();
-  for (int64_t b = blockIdx.y; b < call.batch.size; b += gridDim.y) {
-    const auto problem = call.batch.At(b);
-    const Events events = MakeEvents<Events>(problem, call.scratch, b, &shared);
+  ForEachProblem<Events>(call, [&](int64_t b, const Propagation<W>& problem,
+                                   const Events& events) {
     const Tiling tiling = Tiling::Of(events, call);
     const SortedTiles tiles(call.scratch, b);
     auto* buffers = reinterpret_cast<TileBuffers<kWeighted>*>(memory);
@@ -186,8 +184,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
         call.scratch.template Part<int32_t>(b, call.scratch.unlike)[blockIdx.x] = unlike;
       }
     }
-    __syncthreads();  // `shared` is free again
-  }
+  });
 }
 
 // How many units the tiles hold that can be used: all or, where contributions without weights
@@ -264,12 +261,10 @@ __global__ void __launch_bounds__(kSumThreads, 2)
     SumKernel(const __grid_constant__ Call<typename Events::Weight> call) {
   using W = typename Events::Weight;
   extern __shared__ int4 memory[];
-  __shared__ typename Events::Shared shared;
   AdmitNextKernel();
   AwaitKernelBefore();
-  for (int64_t b = blockIdx.y; b < call.batch.size; b += gridDim.y) {
-    const auto problem = call.batch.At(b);
-    const Events events = MakeEvents<Events>(problem, call.scratch, b, &shared);
+  ForEachProblem<Events>(call, [&](int64_t b, const Propagation<W>& problem,
+                                   const Events& events) {
     const Tiling tiling = Tiling::Of(events, call);
     const uint32_t num_tiles = UsableUnits(tiling, call, b) > 0 ? tiling.tiles : 0;
     uint32_t factor = 1;
@@ -281,7 +276,7 @@ __global__ void __launch_bounds__(kSumThreads, 2)
       SumSlice(problem, slice, num_tiles, tiling.tile_synapses, tiles, factor,
                reinterpret_cast<int32_t*>(memory));
     }
-  }
+  });
 }
 
 }  // namespace propagation
