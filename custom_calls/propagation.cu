@@ -1,153 +1,22 @@
 // sums[j] = sum over the synapses from an active i onto j of round(2^S * values[i] * weight).
-//
-// Sums that fit into the cache are added to in memory, one atomic per synapse. Where they do not,
-// such an atomic costs a round trip to memory; there blocks first sort tiles of synapses by slice
-// of targets, then add up one slice at a time in shared memory. Sums are integers: any order does.
-//
-// The kernels of one call overlap: each is set up, and reads what was there before the call, while
-// the one before it still runs; then it waits.
 #include <cstdint>
 
 #include "handler.h"
-#include "propagation_call.cuh"
-#include "propagation_sort.cuh"
+#include "propagation_launch.cuh"
 
 namespace brainjax {
 namespace propagation {
-
-// What has to be done before synapses are visited.
-template <typename W>
-__global__ void __launch_bounds__(kThreads)
-    PrepareKernel(const __grid_constant__ Call<W> call, bool clear, bool count_rows) {
-  AdmitNextKernel();
-  if (clear) ClearSums(call.batch);
-  if (count_rows) CountRows(call);
-}
-
-// Adds the synapses of a unit to the sums in memory.
-template <typename Events>
-struct Adder {
-  int32_t* sums;
-
-  __device__ void operator()(int64_t, const int32_t (&targets)[Events::kWidth],
-                             const int32_t (&contributions)[Events::kWidth]) const {
-#pragma unroll
-    for (int v = 0; v < Events::kWidth; ++v) {
-      if (targets[v] >= 0) atomicAdd(sums + targets[v], contributions[v]);
-    }
-  }
-};
-
-template <typename Events>
-__global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
-    ScatterKernel(const __grid_constant__ Call<typename Events::Weight> call) {
-  using W = typename Events::Weight;
-  if constexpr (Events::kCounted) AwaitKernelBefore();
-  ForEachProblem<Events>(call, [&](int64_t, const Propagation<W>& problem, const Events& events) {
-    events.ForGrid(0, [] { AwaitKernelBefore(); }, Adder<Events>{problem.sums});
-  });
-}
-
-// Adds in memory what was not sorted: few synapses, those beyond the scratch, or graded ones
-// without weights.
-template <typename Events>
-__global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
-    RestKernel(const __grid_constant__ Call<typename Events::Weight> call) {
-  using W = typename Events::Weight;
-  AwaitKernelBefore();
-  ForEachProblem<Events>(call, [&](int64_t b, const Propagation<W>& problem,
-                                   const Events& events) {
-    const int64_t sorted = UsableUnits(Tiling::Of(events, call), call, b);
-    if (sorted < events.units()) {
-      events.ForGrid(sorted, [] {}, Adder<Events>{problem.sums});
-    }
-  });
-}
-
-// Starts the kernels of a call.
-struct Launcher {
-  const Device& device;
-  cudaStream_t stream;
-
-  // Blocks for each batch element, at most `most`, so that all together fill the machine once.
-  dim3 Grid(int64_t most, int64_t batch) const {
-    const int64_t blocks = int64_t{device.multiprocessors} * kBlocksPerMultiprocessor;
-    const int64_t columns = std::clamp<int64_t>(std::min(most, blocks / batch), 1, kMaxSortBlocks);
-    return dim3(static_cast<unsigned>(columns),
-                static_cast<unsigned>(std::min(batch, kMaxGridYZ)));
-  }
-
-  // Starts a kernel that may overlap with the one before it on the stream.
-  template <typename... Parameters, typename... Arguments>
-  cudaError_t StartOverlapping(void (*kernel)(Parameters...), dim3 grid, int threads,
-                               int64_t shared_bytes, const Arguments&... arguments) const {
-    constexpr int64_t kWithoutAsking = 48 << 10;
-    if (shared_bytes > kWithoutAsking) {
-      const cudaError_t error = cudaFuncSetAttribute(
-          kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes));
-      if (error != cudaSuccess) return error;
-    }
-    cudaLaunchAttribute overlap = {};
-    overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    overlap.val.programmaticStreamSerializationAllowed = 1;
-    cudaLaunchConfig_t config = {};
-    config.gridDim = grid;
-    config.blockDim = dim3(threads);
-    config.dynamicSmemBytes = shared_bytes;
-    config.stream = stream;
-    config.attrs = &overlap;
-    config.numAttrs = device.architecture >= 9 ? 1 : 0;
-    return cudaLaunchKernelEx(&config, kernel, arguments...);
-  }
-};
-
-template <typename Events>
-cudaError_t StartSort(const Launcher& launcher, Call<typename Events::Weight> call) {
-  constexpr bool kWeighted = !std::is_same_v<typename Events::Weight, UnitWeight>;
-  const dim3 grid = launcher.Grid(kMaxSortBlocks, call.batch.size);
-  call.sort_blocks = grid.x;
-  cudaError_t error =
-      launcher.StartOverlapping(SortKernel<Events>, grid, kThreads,
-                                TileBuffers<kWeighted>::Bytes(call.scratch.slices), call);
-  if (error != cudaSuccess) return error;
-  const dim3 slices(static_cast<unsigned>(call.scratch.slices), grid.y);
-  error = launcher.StartOverlapping(SumKernel<Events>, slices, kSumThreads,
-                                    sizeof(int32_t) << call.scratch.slice_bits, call);
-  if (error != cudaSuccess) return error;
-  return launcher.StartOverlapping(RestKernel<Events>, grid, kThreads, 0, call);
-}
-
-template <typename Events>
-ffi::Error Propagate(const Launcher& launcher, Call<typename Events::Weight> call) {
-  using W = typename Events::Weight;
-  const Propagation<W>& first = call.batch.first;
-  const bool may_sort = call.sort_from > 0;
-  const int64_t max_synapses =
-      Events::kCounted ? first.num_synapses : first.capacity * first.fan_out;
-  call.scratch.Divide(Events::kCounted ? first.capacity : 0, may_sort,
-                      !std::is_same_v<W, UnitWeight>, max_synapses, first.num_post);
-  if (call.scratch.end > call.scratch.stride || (may_sort && call.scratch.slices > kMaxSlices)) {
-    return ffi::Error::InvalidArgument("propagate_spikes: too little scratch");
-  }
-  if (Events::kCounted || !may_sort) {
-    const int64_t vectors = CeilDiv(call.batch.size * int64_t{first.num_post}, 4 * kThreads);
-    const dim3 grid = Events::kCounted ? launcher.Grid(kChunks, call.batch.size)
-                                       : launcher.Grid(vectors, 1);
-    PrepareKernel<W><<<grid, kThreads, 0, launcher.stream>>>(call, !may_sort, Events::kCounted);
-    if (cudaError_t error = cudaGetLastError()) return StatusOf("propagate_spikes", error);
-  }
-  if (may_sort) return StatusOf("propagate_spikes", StartSort<Events>(launcher, call));
-  const int64_t blocks = CeilDiv(max_synapses, Events::kWidth * kThreads);
-  const dim3 grid = launcher.Grid(blocks, call.batch.size);
-  return StatusOf("propagate_spikes",
-                  launcher.StartOverlapping(ScatterKernel<Events>, grid, kThreads, 0, call));
-}
 
 // Whether every row starts at a multiple of 16 bytes, or of four weights.
 template <typename W>
 bool HasAlignedRows(const Propagation<W>& problem) {
   return problem.fan_out % 4 == 0 && reinterpret_cast<uintptr_t>(problem.indices) % 16 == 0 &&
          reinterpret_cast<uintptr_t>(problem.weights) % (4 * sizeof(W)) == 0;
+}
+
+template <typename Events>
+ffi::Error Start(const Launcher& launcher, const Call<typename Events::Weight>& call) {
+  return Propagate<Events, false>("propagate_spikes", launcher, call);
 }
 
 ffi::Error Handler(cudaStream_t stream, PropagationOperands operands) {
@@ -159,10 +28,10 @@ ffi::Error Handler(cudaStream_t stream, PropagationOperands operands) {
   return operands.With([&](const auto& batch) {
     using W = std::remove_const_t<std::remove_pointer_t<decltype(batch.first.weights)>>;
     if (batch.size == 0 || batch.first.num_post == 0) return ffi::Error::Success();
-    const Call<W> call{batch, scratch, operands.sort_from, 0};
-    if (!operands.fixed_fan_out) return Propagate<CompressedEvents<W>>(launcher, call);
-    return HasAlignedRows(batch.first) ? Propagate<FanOutEvents<W, 4>>(launcher, call)
-                                       : Propagate<FanOutEvents<W, 1>>(launcher, call);
+    const Call<W> call{batch, scratch, {}, operands.sort_from, 0};
+    if (!operands.fixed_fan_out) return Start<CompressedEvents<W>>(launcher, call);
+    return HasAlignedRows(batch.first) ? Start<FanOutEvents<W, 4>>(launcher, call)
+                                       : Start<FanOutEvents<W, 1>>(launcher, call);
   });
 }
 

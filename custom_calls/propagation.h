@@ -58,7 +58,7 @@ struct Propagation {
   const int32_t* indices;  // postsynaptic neurons
   const W* weights;
   const int32_t* active;  // presynaptic neurons
-  const float* values;
+  const float* values;    // null: every neuron sends 1
   int32_t* sums;
   int64_t count, capacity;  // of active neurons
   int64_t num_synapses, fan_out;
@@ -74,7 +74,9 @@ struct Propagation {
     return {first, Clip(indptr[row + 1], first) - first};
   }
 
-  BRAINJAX_HOST_DEVICE float Gain(int64_t place) const { return values[place] * scale; }
+  BRAINJAX_HOST_DEVICE float Gain(int64_t place) const {
+    return values == nullptr ? scale : values[place] * scale;
+  }
 
   // Whether ids that were read from memory name neurons. As unsigned, negative ones are too large.
   BRAINJAX_HOST_DEVICE bool HasRow(int32_t pre) const {
@@ -104,7 +106,7 @@ struct PropagationBatch {
     element.indices += indices_at(b);
     element.weights += weights_at(b);
     element.active += active_at(b);
-    element.values += values_at(b);
+    if (first.values != nullptr) element.values += values_at(b);
     element.sums += b * int64_t{first.num_post};
     const int64_t count = counts[counts_at(b)];
     element.count = count < 0 ? 0 : count < first.capacity ? count : first.capacity;
@@ -163,7 +165,8 @@ struct PropagationOperands {
     }
     batch.size = BatchSize(result, 1);
     batch.counts = counts.typed_data();
-    if (values.dimensions().back() != active.dimensions().back()) {
+    const int64_t num_values = values.dimensions().back();  // none where each is 1
+    if (num_values != 0 && num_values != active.dimensions().back()) {
       return ffi::Error::InvalidArgument("propagate_spikes: indices and values differ in length");
     }
     Propagation<W>& first = batch.first;
@@ -187,7 +190,7 @@ struct PropagationOperands {
     first.indices = indices.typed_data();
     first.weights = static_cast<const W*>(weights.untyped_data());
     first.active = active.typed_data();
-    first.values = values.typed_data();
+    first.values = num_values == 0 ? nullptr : values.typed_data();
     first.sums = sums->typed_data();
     first.capacity = active.dimensions().back();
     first.count = 0;

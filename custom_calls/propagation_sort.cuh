@@ -199,9 +199,10 @@ __device__ uint32_t UsableUnits(const Tiling& tiling, const Call<W>& call, int64
 }
 
 // Adds the synapses of one slice in tiles [first, last), at most 32, to its sums: one warp does.
-template <bool kWeighted>
+// `cancelled(target)` is called where a sum is 0 afterwards.
+template <bool kWeighted, bool kMarked, typename Cancelled>
 __device__ void AddTiles(int slice, uint32_t first, uint32_t last, uint32_t tile_synapses,
-                         const SortedTiles& tiles, int32_t* sums) {
+                         const SortedTiles& tiles, int32_t* sums, const Cancelled& cancelled) {
   const uint32_t tile = first + Lane();
   uint32_t begin = 0, end = 0;
   if (tile < last) {
@@ -227,16 +228,23 @@ __device__ void AddTiles(int slice, uint32_t first, uint32_t last, uint32_t tile
     }
 #pragma unroll
     for (int u = 0; u < kInFlight; ++u) {
-      if (x + u * kWarp < ranges.total) atomicAdd(sums + targets[u], contributions[u]);
+      if (x + u * kWarp >= ranges.total) break;
+      if constexpr (kWeighted && kMarked) {
+        const int32_t before = atomicAdd(sums + targets[u], contributions[u]);
+        if (IsCancelled(before, contributions[u])) cancelled(targets[u]);
+      } else {
+        atomicAdd(sums + targets[u], contributions[u]);
+      }
     }
   }
 }
 
 // Adds up one slice in shared memory and writes it, times `factor`.
-template <typename W>
+template <bool kMarked, typename W>
 __device__ void SumSlice(const Propagation<W>& problem, int slice, uint32_t num_tiles,
                          uint32_t tile_synapses, const SortedTiles& tiles, uint32_t factor,
-                         int32_t* sums) {
+                         uint32_t* marks, int32_t* sums) {
+  constexpr bool kWeighted = !std::is_same_v<W, UnitWeight>;
   constexpr uint32_t kWarps = kSumThreads / kWarp;
   const uint32_t first = static_cast<uint32_t>(slice) << tiles.slice_bits;
   const uint32_t size = min(1u << tiles.slice_bits, problem.num_post - first);
@@ -246,17 +254,19 @@ __device__ void SumSlice(const Propagation<W>& problem, int slice, uint32_t num_
   const uint32_t turns = Tiling::Up(max(num_tiles, 1u), kWarps * kWarp);
   const uint32_t window = Tiling::Up(num_tiles, kWarps * turns);
   for (uint32_t t = threadIdx.x / kWarp * window; t < num_tiles; t += kWarps * window) {
-    AddTiles<!std::is_same_v<W, UnitWeight>>(slice, t, min(t + window, num_tiles), tile_synapses,
-                                             tiles, sums);
+    AddTiles<kWeighted, kMarked>(slice, t, min(t + window, num_tiles), tile_synapses, tiles, sums,
+                                 [&](uint32_t target) { Mark(marks, first + target); });
   }
   __syncthreads();
   for (uint32_t i = threadIdx.x; i < size; i += kSumThreads) {
-    problem.sums[first + i] = static_cast<int32_t>(factor * static_cast<uint32_t>(sums[i]));
+    const int32_t sum = static_cast<int32_t>(factor * static_cast<uint32_t>(sums[i]));
+    problem.sums[first + i] = sum;
+    if (!kWeighted && kMarked && sum == 0 && sums[i] != 0) Mark(marks, first + i);
   }
   __syncthreads();  // shared memory is free again
 }
 
-template <typename Events>
+template <typename Events, bool kMarked>
 __global__ void __launch_bounds__(kSumThreads, 2)
     SumKernel(const __grid_constant__ Call<typename Events::Weight> call) {
   using W = typename Events::Weight;
@@ -273,8 +283,8 @@ __global__ void __launch_bounds__(kSumThreads, 2)
     }
     const SortedTiles tiles(call.scratch, b);
     for (int slice = blockIdx.x; slice < tiles.slices; slice += gridDim.x) {
-      SumSlice(problem, slice, num_tiles, tiling.tile_synapses, tiles, factor,
-               reinterpret_cast<int32_t*>(memory));
+      SumSlice<kMarked>(problem, slice, num_tiles, tiling.tile_synapses, tiles, factor,
+                        call.marks.Of(b), reinterpret_cast<int32_t*>(memory));
     }
   });
 }

@@ -10,6 +10,7 @@ import pytest
 from brainjax import ops
 from brainjax.ops import accumulation, backend as backends, potentiation, propagation, selection
 from brainjax.ops.assembly_core import HANDLER as ASSEMBLY_CORE
+from brainjax.ops.burst_core import HANDLER as BURST_CORE
 
 HANDLERS = (
     accumulation.HANDLER,
@@ -17,6 +18,7 @@ HANDLERS = (
     potentiation.HANDLER,
     propagation.HANDLER,
     ASSEMBLY_CORE,
+    BURST_CORE,
 )
 
 

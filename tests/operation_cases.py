@@ -1,7 +1,9 @@
 """Random operands of every operation, of the kinds that are worth trying."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+from bursts import RULES as BURST_RULES, network
 from helpers import random_active, weights_of_synapses
 from rounds import POST, area
 
@@ -68,6 +70,18 @@ def propagation_case(
         weights = weights_of_synapses(rng, kind, size)
         targets = rng.integers(0, POST, size)
         return ops.compressed_rows(indptr, targets, POST, weights, fraction_bits=8), active
+
+    return draw
+
+
+BURST_RULE = BURST_RULES["power and fatigue"]
+BURST = tuple(network(np.random.default_rng(0), 1))  # the names of its operands
+
+
+def burst_case(kind, **options):
+    def draw(rng):
+        operands = network(rng, POST, kind, num_synapses=PRE, **options)
+        return tuple(jax.tree.map(jnp.asarray, each) for each in operands.values())
 
     return draw
 

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from helpers import stacked
 from operation_cases import (
+    BURST,
+    BURST_RULE,
     CAPACITY,
     FAN_OUT,
     FAR,
@@ -19,16 +21,27 @@ from operation_cases import (
     RUNNERS_UP,
     SPECIAL,
     accumulation_case,
+    burst_case,
     core_case,
     potentiation_case,
     propagation_case,
     selection_case,
+)
+from operation_definitions import (
+    defined_burst,
+    hard_choice,
+    rounded_integers,
+    rounded_sum,
+    straight_through_choice,
+    straight_through_sum,
+    three_operations,
 )
 from rounds import POST, K
 
 from brainjax import ops
 from brainjax.ops import accumulation, potentiation, propagation, selection
 from brainjax.ops.assembly_core import HANDLER as ASSEMBLY_CORE
+from brainjax.ops.burst_core import HANDLER as BURST_CORE
 
 
 def accumulate(weights, active, *, backend):
@@ -62,56 +75,9 @@ def count_arrivals(synapses, active, *, backend):
     return ops.propagate_integers(synapses, active, POST, backend=backend)
 
 
-def hard_choice(scores, firing, temperature):
-    """What `select` returns, from the reference alone."""
-    del temperature  # of no effect without a gradient
-    winners = ops.select_winners_reference(scores, K).indices
-    listed = ops.select_winners_reference(scores, K + RUNNERS_UP).indices
-    return ops.ActiveSet(
-        jnp.where(firing, listed, scores.shape[0]),
-        jnp.where(firing & jnp.isin(listed, winners), 1.0, 0.0),
-        jnp.where(firing, K + RUNNERS_UP, 0),
-    )
-
-
-def straight_through_choice(scores, firing, temperature):
-    """The hard choice with the gradient of the soft one."""
-    hard = hard_choice(scores, firing, temperature)
-    soft = ops.soft_winners(scores, K, temperature)
-    soft = jnp.where(firing, soft.at[hard.indices].get(mode="fill", fill_value=0), 0)
-    return hard.replace(values=hard.values + soft - jax.lax.stop_gradient(soft))
-
-
-def three_operations(*operands):
-    """What `core` returns, from the reference alone, which takes no hint."""
-    operands = dict(zip(ROUND, operands, strict=True))
-    del operands["last_inputs"]
-    return ops.assembly_core_reference(k=K, **operands)
-
-
-def rounded_sum(synapses, active):
-    return ops.propagate_spikes_reference(synapses, active, POST)
-
-
-def straight_through_sum(synapses, active):
-    """The rounded sum with the gradient of the one without rounding."""
-    exact = rounded_sum(*jax.lax.stop_gradient((synapses, active)))
-    used = jnp.arange(CAPACITY) < active.count
-    sent = jnp.zeros(PRE).at[active.indices].add(jnp.where(used, active.values, 0), mode="drop")
-    if isinstance(synapses, ops.FixedFanOut):
-        pre = jnp.broadcast_to(jnp.arange(PRE)[:, None], synapses.indices.shape)
-    else:
-        places = jnp.arange(synapses.indices.size)
-        pre = jnp.searchsorted(synapses.indptr, places, side="right") - 1
-    weights = 1.0 if synapses.weights is None else synapses.weights.astype(jnp.float32)
-    soft = jnp.zeros(POST).at[synapses.indices].add(weights * sent[pre], mode="drop")
-    return exact + soft - jax.lax.stop_gradient(soft)
-
-
-def rounded_integers(synapses, active):
-    """Those of the rounded sum, which float32 holds exactly here; without a gradient."""
-    synapses, active = jax.lax.stop_gradient((synapses, active))
-    return (rounded_sum(synapses, active) * 2.0**synapses.fraction_bits).astype(jnp.int32)
+def advance_burst(*operands, backend):
+    operands = dict(zip(BURST, operands, strict=True))
+    return ops.burst_core(BURST_RULE, backend=backend, **operands)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -238,6 +204,30 @@ OPS = {
         },
         shared_axes=((None, 0), (0, None)),
         terms=PRE * FAN_OUT,
+    ),
+    "burst": Op(
+        call=advance_burst,
+        definition=defined_burst,
+        differentiable=defined_burst,
+        handler=BURST_CORE,
+        cases={
+            "usual": burst_case("usual"),
+            "silent": burst_case("silent"),
+            "all fire": burst_case("all fire"),
+            "cancelling": burst_case("cancelling"),
+            "stray": burst_case("stray"),
+            "driven": burst_case("driven"),
+            "arrivals": burst_case("arrivals"),
+            "no synapses": burst_case("no synapses"),
+            "unit": burst_case("usual", weights="unit"),
+            "uint8": burst_case("usual", weights="uint8"),
+        },
+        # Each brain has its own state, or its own injections.
+        shared_axes=(
+            tuple(0 if name in ("membranes", "fired") else None for name in BURST),
+            tuple(0 if name == "injected" else None for name in BURST),
+        ),
+        terms=1,
     ),
     # The same kernel on the operands that it takes in the other ways: no indptr, no weights.
     "propagate integers": Op(

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 from collections.abc import Callable
 
+import bursts
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +15,8 @@ from brainjax.ops import sparse_rows
 LANES = 32
 BETA, W_MAX = np.float32(0.3), np.float32(1.5)
 FAN_OUT, FRACTION_BITS = 33, 12
+BURST_RULES = bursts.RULES["power and fatigue"]
+KINDS_OF_BURST = ("usual", "arrivals", "silent", "stray")
 
 
 # ---- Numbers: (random generator, shape) -> float32 ----
@@ -97,6 +100,14 @@ def round_operands(rng, n, k, draw):
     return (stimulus, weights), (block, active), nobody, draw(rng, n)
 
 
+def burst_operands(rng, n, k, draw):
+    """A network of which about k neurons fired; potentials and thresholds are as drawn."""
+    operands = bursts.network(rng, n, KINDS_OF_BURST[k % len(KINDS_OF_BURST)], fan_out=2)
+    numbers = draw(rng, n)
+    membranes = operands["membranes"].replace(potential=numbers)
+    return (operands | {"membranes": membranes},)
+
+
 # ---- Calls ----
 
 
@@ -129,6 +140,10 @@ def round_(operands, k):
         beta=jnp.full(2, BETA),
         w_max=jnp.full(2, W_MAX),
     )
+
+
+def burst(operands, k):
+    return ops.burst_core(BURST_RULES, **operands[0])
 
 
 # ---- Definitions ----
@@ -187,11 +202,16 @@ def round_in_numpy(operands, k):
     return tuple(changed), inputs, winners
 
 
+def burst_in_numpy(operands, k):
+    return bursts.in_numpy(BURST_RULES, operands[0])
+
+
 OPS = {
     "accumulate": Op(accumulate_operands, accumulate, accumulate_in_numpy),
     "select": Op(select_operands, select, select_in_numpy),
     "potentiate": Op(potentiate_operands, potentiate, potentiate_in_numpy),
     "propagate": Op(propagate_operands, propagate, propagate_in_numpy),
+    "burst": Op(burst_operands, burst, burst_in_numpy, ("normal", "mostly zeros")),
     # The sign of a NaN that a sum makes, and with it who wins, depends on the machine.
     "round": Op(round_operands, round_, round_in_numpy, ("normal", "all equal", "mostly zeros")),
 }

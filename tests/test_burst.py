@@ -23,7 +23,8 @@ from helpers import (
 from hypothesis import strategies as st
 
 from brainjax import burst, checkpoint, metrics, simulation
-from brainjax.burst import candidates, ledger, membrane
+from brainjax.burst import ledger
+from brainjax.ops import burst_dynamics
 
 KEY = jax.random.key(0)
 FIELDS = (
@@ -771,11 +772,12 @@ def test_injections_that_name_no_neuron_are_ignored():
             count=jnp.int32(4),
         )
         zero = jnp.zeros(1)
-        inputs, found = candidates.collect(
-            config,
+        inputs, found = burst_dynamics.collect(
+            config.burst_rules,
             params_of(network, config).neurons,
+            odd,
             1.0,
-            drive.replace(injected=odd),
+            drive.fatigued,
             zero,
             zero > 0,
         )
@@ -1207,6 +1209,6 @@ def test_init_errors():
 
 def test_random_number_is_uniform():
     ids = jnp.arange(100_000, dtype=jnp.uint32)
-    drawn = np.asarray(membrane.random_number(ids, jnp.uint32(7)))
+    drawn = np.asarray(burst_dynamics.random_number(ids, jnp.uint32(7)))
     counts = np.histogram(drawn, 10, (0, 1))[0]
     assert np.abs(counts - 10_000).max() < 5 * np.sqrt(10_000 * 0.9)

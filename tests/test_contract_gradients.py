@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import at, each_backend, stacked
-from operations import CASES, batch_of, each_op
+from operations import CASES, OPS, batch_of, each_op
 
 
 def float_leaves(tree):
@@ -55,12 +55,14 @@ def assert_close_gradients(op, actual, expected):
 
 
 # An infinite score has no threshold, and equal scores no slope that both sides round alike.
-# A round has the gradients of its operations, which bfloat16 is tried on; integers have none.
+# A round has the gradients of its operations, which bfloat16 is tried on; integers and bursts have
+# none.
 WITHOUT_GRADIENT = (
     "select, special",
     "select, few",
     "core, bfloat16",
     *(f"propagate integers, {case}" for case in ("unit", "empty", "full")),
+    *(f"burst, {case}" for case in OPS["burst"].cases if case != "usual"),
 )
 DIFFERENTIABLE = {name: row for name, row in CASES.items() if not name.startswith(WITHOUT_GRADIENT)}
 

@@ -61,7 +61,6 @@ from brainjax.burst.dynamics import (
 )
 from brainjax.burst.layout import Layout as Layout
 from brainjax.burst.ledger import frames as frames
-from brainjax.burst.membrane import random_number as random_number
 from brainjax.burst.neurons import (
     Neurons as Neurons,
     graded_threshold as graded_threshold,
@@ -82,3 +81,4 @@ from brainjax.burst.synapses import (
     connect as connect,
     weights as weights,
 )
+from brainjax.ops.burst_dynamics import random_number as random_number

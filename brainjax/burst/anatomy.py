@@ -174,6 +174,20 @@ class Config:
         return Rules(**{name: parts[name] if v == "auto" else v for name, v in given.items()})
 
     @property
+    def burst_rules(self) -> ops.BurstRules:
+        """What `ops.burst_core` has to know of all this."""
+        rules, tired = self.rules, self.fatigue_area
+        return ops.BurstRules(
+            power_neuron=self.power_neuron,
+            fatigue_area=None if tired is None else self.area_index(tired),
+            batch_threshold=rules.batch_threshold,
+            keeps_residues=rules.large_reset is not None and self.num_neurons >= rules.large_reset,
+            unlimited_block=rules.unlimited_block,
+            strength_limit=self.strength_limit,
+            whole_strength=rules.weights == "u8",
+        )
+
+    @property
     def area_names(self) -> tuple[str, ...]:
         """Names of the areas, in order."""
         return tuple(area.name for area in self.areas)

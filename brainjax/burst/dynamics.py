@@ -9,15 +9,11 @@ from flax import struct
 from jaxtyping import Array, Bool, Float32, UInt8, UInt32
 
 from brainjax import ops
-from brainjax.burst import ledger as ledgers, membrane, plasticity, propagation
+from brainjax.burst import ledger as ledgers, plasticity, propagation
 from brainjax.burst.anatomy import Config, Drive
-from brainjax.burst.candidates import collect
-from brainjax.burst.firing import fire_queue
 from brainjax.burst.ledger import Ledger
-from brainjax.burst.membrane import Membranes
-from brainjax.burst.neurons import Neurons
-from brainjax.burst.propagation import Arrivals
 from brainjax.burst.synapses import Synapses
+from brainjax.ops import Arrivals, Membranes, Neurons
 from brainjax.validation import require
 
 
@@ -96,9 +92,10 @@ def init(config: Config, params: Params, key: Array) -> State:
 def step(config: Config, params: Params, state: State, drive: Drive) -> State:
     """Advance the network by one burst.
 
-    1. Candidates are the neurons that receive anything: injections, power, fatigue, and the spikes
-       of the last burst; see `candidates.collect` and `propagation.propagate`.
-    2. They count down, fire or leak, and nobody else does; see `membrane.advance`.
+    1. The spikes of the last burst are sent on; see `propagation.propagate` for synapses that learn
+       or are slow.
+    2. Who receives anything, be it from outside, counts down, fires or leaks, and nobody else does;
+       see `ops.burst_core`.
     3. Who fired enters the ledger, and plastic synapses change, from the next burst on; see
        `plasticity.learn`.
 
@@ -110,33 +107,37 @@ def step(config: Config, params: Params, state: State, drive: Drive) -> State:
         state: the network.
         drive: what is injected.
 
-    Cost: the synapses of the neurons that fired, about 100 bytes per neuron, and all plastic
-        synapses.
+    Cost: the synapses of the neurons that fired, 17 bytes per neuron and 21 more per candidate, and
+        all plastic synapses.
     Determinism: bit-identical on every backend and platform, alone and batched, in any order of
         synapses, as far as no potential is below 2^-126 in magnitude.
     Source: feagi-core 0.0.1-beta.18, its CPU burst engine.
     """
-    synapses, burst = params.synapses, state.burst + 1
-    received, reached, pending = propagation.propagate(
-        config, synapses, state.fired, state.weights, state.exists, state.pending
+    rows, arrivals, pending = propagation.propagate(
+        config, params.synapses, state.fired, state.weights, state.exists, state.pending
     )
-    inputs, candidates = collect(config, params.neurons, params.power, drive, received, reached)
-
-    membranes, fires, potential = membrane.advance(
-        config.rules,
+    burst = state.burst + 1
+    now = ops.burst_core(
+        config.burst_rules,
         params.neurons,
-        _reset(config, params.neurons, state.membranes),
-        inputs,
-        candidates,
-        burst,
+        rows,
+        params.synapses.is_driven,
+        state.membranes,
+        state.fired,
+        drive.injected,
+        power=params.power,
+        fatigued=drive.fatigued,
+        burst=burst,
+        arrivals=arrivals,
+        backend=config.backend,
     )
 
-    ledger, weights, exists = _learn(config, params, state, fires)
+    ledger, weights, exists = _learn(config, params, state, now.fires)
     return State(
-        membranes=membranes,
-        fired=fire_queue(fires, potential),
-        inputs=inputs,
-        candidates=candidates,
+        membranes=now.membranes,
+        fired=now.fired,
+        inputs=now.inputs,
+        candidates=now.candidates,
         weights=weights,
         exists=exists,
         pending=pending,
@@ -146,21 +147,12 @@ def step(config: Config, params: Params, state: State, drive: Drive) -> State:
     )
 
 
-def _reset(config, neurons, membranes):
-    """Potentials that do not accumulate are 0 at the start of a burst."""
-    from_size = config.rules.large_reset
-    if from_size is not None and config.num_neurons >= from_size:
-        # There only those of neurons that fired are reset, and these are at 0 since they fired.
-        return membranes
-    kept = jnp.where(neurons.accumulates, membranes.potential, 0)
-    return membranes.replace(potential=kept)
-
-
 def _learn(config, params, state, fires):
     ledger, plastic = state.ledger, params.synapses.plastic
     if ledger is None:
         return ledger, state.weights, state.exists
-    ledger = ledgers.append(ledger, fires, config.window)
+    flags = ops.fire_queue.unpack(fires, config.num_neurons)
+    ledger = ledgers.append(ledger, flags, config.window)
     if plastic is None:
         return ledger, state.weights, state.exists
     gains = params.potentiation, params.depression

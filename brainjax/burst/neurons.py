@@ -1,40 +1,16 @@
 """What may differ from neuron to neuron, checked once."""
 
 import warnings
-from typing import no_type_check
 
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
-from jaxtyping import Array, Bool, Float32, Int32, UInt16
 
 from brainjax.burst.anatomy import Config, Numbers
+from brainjax.ops.burst_neurons import MAX_COUNT, Neurons
 from brainjax.validation import require
-
-UNLIMITED = 65_535  # fires in a row: as 0, no limit
-MAX_COUNT = 65_535  # where counts saturate
 
 _FLOATS = ("threshold", "threshold_limit", "leak", "excitability")
 _COUNTS = ("refractory_period", "fire_limit", "snooze")
-
-
-@no_type_check  # transformations build it from batched and placeholder leaves
-@struct.dataclass
-class Neurons:
-    """Parameters of each neuron; the id is the place in the arrays. Build it with `populate`.
-
-    Potentials have no physical unit: they are in the unit of the thresholds.
-    """
-
-    area: Int32[Array, " neurons"]  # place in `Config.areas`
-    threshold: Float32[Array, " neurons"]  # potential from which on the neuron fires
-    threshold_limit: Float32[Array, " neurons"]  # potential up to which it fires
-    leak: Float32[Array, " neurons"]  # share of the potential that is lost in a burst
-    excitability: Float32[Array, " neurons"]  # probability of firing; from 0.999 on, 1
-    refractory_period: UInt16[Array, " neurons"]  # bursts as a candidate
-    fire_limit: UInt16[Array, " neurons"]  # fires in a row; 0 or 65,535: no limit
-    snooze: UInt16[Array, " neurons"]  # bursts as a candidate, after the last of `fire_limit` fires
-    accumulates: Bool[Array, " neurons"]  # else the potential is 0 at the start of each burst
 
 
 def populate(

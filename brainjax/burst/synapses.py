@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float32, Int32
 
 from brainjax import ops
 from brainjax.burst.anatomy import MAX_BYTE, Config, Numbers
-from brainjax.burst.neurons import Neurons
+from brainjax.ops import Neurons
 from brainjax.validation import require
 
 

@@ -1,6 +1,11 @@
 """Operations: each with its contract, its definition in plain JAX, its kernels and its gradient."""
 
-from brainjax.ops import active_set as active_set, backend as backend, rounding as rounding
+from brainjax.ops import (
+    active_set as active_set,
+    backend as backend,
+    fire_queue as fire_queue,
+    rounding as rounding,
+)
 from brainjax.ops.accumulation import (
     accumulate_rows as accumulate_rows,
     accumulate_rows_reference as accumulate_rows_reference,
@@ -11,6 +16,17 @@ from brainjax.ops.assembly_core import (
     assembly_core_reference as assembly_core_reference,
 )
 from brainjax.ops.backend import Backend as Backend
+from brainjax.ops.burst_core import (
+    Burst as Burst,
+    burst_core as burst_core,
+    burst_core_reference as burst_core_reference,
+)
+from brainjax.ops.burst_neurons import (
+    Arrivals as Arrivals,
+    BurstRules as BurstRules,
+    Membranes as Membranes,
+    Neurons as Neurons,
+)
 from brainjax.ops.potentiation import (
     potentiate as potentiate,
     potentiate_reference as potentiate_reference,

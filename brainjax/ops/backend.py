@@ -77,14 +77,33 @@ def batched_in_full(kernel: Callable) -> Callable:
     nothing; unbatched weights are copied, since every batch element changes its own. The kernel
     takes any number of leading axes.
     """
+    return _batched(kernel, lambda operands: [True] * len(operands))
+
+
+def batched_in_place(kernel: Callable) -> Callable:
+    """Let vmap call a kernel that updates its first operand, a tree, in place.
+
+    That one gets the batch axis, as in `batched_in_full`. What is unbatched of the others gets an
+    axis of size 1: it is not copied, and all batch elements read it.
+    """
+    return _batched(kernel, lambda operands: [True] + [False] * (len(operands) - 1))
+
+
+def _batched(kernel, in_full):
     call = jax.custom_batching.custom_vmap(kernel)
 
     @call.def_vmap
     def _call_batch(axis_size, in_batched, *operands):
-        def broadcast(operand, is_batched):
-            return operand if is_batched else jnp.broadcast_to(operand, (axis_size, *operand.shape))
+        def spread(size, operand, is_batched):
+            return operand if is_batched else jnp.broadcast_to(operand, (size, *operand.shape))
 
-        results = call(*jax.tree.map(broadcast, operands, tuple(in_batched)))
+        sizes = [axis_size if full else 1 for full in in_full(operands)]
+        results = call(
+            *(
+                jax.tree.map(functools.partial(spread, size), operand, is_batched)
+                for size, operand, is_batched in zip(sizes, operands, in_batched)
+            )
+        )
         return results, jax.tree.map(lambda _: True, results)
 
     return call

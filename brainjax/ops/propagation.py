@@ -58,7 +58,7 @@ def propagate_spikes(
         2 bytes (6 with weights) per synapse that the list could reach, for 2^26 at most.
     Determinism: bit-identical on every backend, alone and batched, in any order of synapses.
     """
-    _check(synapses, backend)
+    check(synapses, backend)
     return _propagate(synapses, synapses.weights, *parts(active), num_post, backend)
 
 
@@ -70,7 +70,7 @@ def propagate_integers(
     For models that count, and to add up several projections before they are scaled. Arguments and
     promises as there; it has no gradient.
     """
-    _check(synapses, backend)
+    check(synapses, backend)
     synapses, active = jax.lax.stop_gradient((synapses, active))
     return _integers(synapses, active, num_post, backend)
 
@@ -169,8 +169,8 @@ def _scaled(integers, synapses):
 
 def _integers_kernel(synapses, active, num_post):
     fixed = isinstance(synapses, FixedFanOut)
-    sort_from = _sort_from(synapses, active, num_post)
-    words = _scratch_words(synapses, active, num_post, sort_from > 0)
+    least = sort_from(synapses, active, num_post)
+    words = scratch_words(synapses, active, num_post, least > 0)
     results = [jax.ShapeDtypeStruct((size,), jnp.int32) for size in (num_post, words)]
     # "expand_dims" and not "broadcast_all": a batch of active sets must not copy the synapses.
     call = jax.ffi.ffi_call(backends.target(HANDLER), results, vmap_method="expand_dims")
@@ -183,18 +183,18 @@ def _integers_kernel(synapses, active, num_post):
         active.count,
         fixed_fan_out=fixed,
         fraction_bits=synapses.fraction_bits,
-        sort_from=sort_from,
+        sort_from=least,
     )
     return sums
 
 
-def _sort_from(synapses, active, num_post):
+def sort_from(synapses: SparseRows, active: ActiveSet, num_post: int) -> int:
     """How many synapses the CUDA kernel sorts by target; 0 for never."""
     few = _num_visits(synapses, active) < SORT_FROM_SYNAPSES or num_post < SORT_FROM_POST
     return 0 if few or num_post > _MAX_SLICE * _MAX_SLICES else SORT_FROM_SYNAPSES
 
 
-def _scratch_words(synapses, active, num_post, may_sort):
+def scratch_words(synapses: SparseRows, active: ActiveSet, num_post: int, may_sort: bool) -> int:
     """Scratch of the CUDA kernel, in words of 4 bytes; the CPU kernel leaves it alone."""
     words = 0
     if isinstance(synapses, CompressedRows):
@@ -282,7 +282,8 @@ def _sums_by_entry(terms, entries, num_entries):
     return jnp.zeros(num_entries, terms.dtype).at[targets].set(sums, mode="drop")
 
 
-def _check(synapses, backend):
+def check(synapses: SparseRows, backend: str) -> None:
+    """Raise an error unless the weights have a type that they may have; see `backend.check`."""
     backends.check(backend)
     weights = synapses.weights
     if weights is not None and weights.dtype not in (jnp.float32, jnp.uint8):

@@ -2,16 +2,15 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float32
+from jaxtyping import Array, Bool, Float32, UInt32
 
-from brainjax import ops
+from brainjax.ops import active_set
+from brainjax.ops.active_set import ActiveSet
 
 _WORD = 32
 
 
-def fire_queue(
-    fires: Bool[Array, " neurons"], potential: Float32[Array, " neurons"]
-) -> ops.ActiveSet:
+def fire_queue(fires: Bool[Array, " neurons"], potential: Float32[Array, " neurons"]) -> ActiveSet:
     """Return the neurons that fire, with their potentials.
 
     Args:
@@ -25,7 +24,7 @@ def fire_queue(
         for each neuron that fires.
     """
     num_neurons = fires.shape[0]
-    words = _pack(fires)
+    words = pack(fires)
     sizes = jax.lax.population_count(words).astype(jnp.int32)
     ends = jnp.cumsum(sizes)
     starts, count = ends - sizes, ends[-1]
@@ -44,17 +43,38 @@ def fire_queue(
             for whole, part in zip(queue, (found, values))
         )
 
-    nobody = ops.active_set.empty(num_neurons, num_neurons)
+    nobody = active_set.empty(num_neurons, num_neurons)
     blocks = -(-count // size)
     indices, values = jax.lax.fori_loop(0, blocks, visit, (nobody.indices, nobody.values))
-    return ops.ActiveSet(indices=indices, values=values, count=count)
+    return ActiveSet(indices=indices, values=values, count=count)
 
 
-def _pack(flags):
-    """One bit for each flag, 32 in a word."""
+def relist(queue: ActiveSet, before: ActiveSet) -> ActiveSet:
+    """Return the queue in the list that held another: what is beyond both stays as it was.
+
+    A list that is padded once needs no more than this to be padded for ever, and nobody writes
+    what is padding already.
+    """
+    places, size = jnp.arange(queue.indices.shape[0]), queue.indices.shape[0]
+    is_new, was_used = places < queue.count, places < before.count
+    return ActiveSet(
+        indices=jnp.where(is_new, queue.indices, jnp.where(was_used, size, before.indices)),
+        values=jnp.where(is_new, queue.values, jnp.where(was_used, 0, before.values)),
+        count=queue.count,
+    )
+
+
+def pack(flags: Bool[Array, " neurons"]) -> UInt32[Array, " words"]:
+    """One bit for each flag, 32 in a word; what is left of the last word is 0."""
     flags = jnp.pad(flags, (0, -flags.shape[0] % _WORD)).reshape(-1, _WORD)
     bits = flags.astype(jnp.uint32) << jnp.arange(_WORD, dtype=jnp.uint32)
     return bits.sum(-1, dtype=jnp.uint32)
+
+
+def unpack(words: UInt32[Array, " words"], num_flags: int) -> Bool[Array, " neurons"]:
+    """The flags that `pack` was given."""
+    bits = words[:, None] >> jnp.arange(_WORD, dtype=jnp.uint32)
+    return (bits & 1).astype(bool).reshape(-1)[:num_flags]
 
 
 def _place_of_bit(words, ranks):

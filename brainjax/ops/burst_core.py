@@ -1,0 +1,292 @@
+"""The burst of an event-driven network as one operation: receive, integrate, fire and list."""
+
+import functools
+from typing import no_type_check
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jaxtyping import Array, Bool, Float, Float32, UInt32
+
+from brainjax.ops import active_set, backend as backends, burst_dynamics, fire_queue, propagation
+from brainjax.ops.active_set import ActiveSet
+from brainjax.ops.burst_neurons import Arrivals, BurstRules, Membranes, Neurons
+from brainjax.ops.propagation import propagate_integers
+from brainjax.ops.sparse_rows import CompressedRows
+
+HANDLER = "BrainjaxBurstCore"
+
+# Scratch beside that of the propagation, in words: see the constants in burst_core.h.
+_WORD, _TILE, _PARTS = 32, 1024, 16
+
+
+@no_type_check  # transformations build it from batched and placeholder leaves
+@struct.dataclass
+class Burst:
+    """What a burst leaves behind."""
+
+    membranes: Membranes
+    fired: ActiveSet  # who fired, with the potential at firing
+    inputs: Float32[Array, " neurons"]  # what each neuron received
+    candidates: Bool[Array, " neurons"]  # who received anything, be it a sum of 0
+    fires: UInt32[Array, " words"]  # who fired, one bit each; see `fire_queue.unpack`
+
+
+def burst_core(
+    rules: BurstRules,
+    neurons: Neurons,
+    synapses: CompressedRows,
+    is_driven: Bool[Array, " neurons"] | None,
+    membranes: Membranes,
+    fired: ActiveSet,
+    injected: ActiveSet,
+    *,
+    power: Float[Array, ""] | float,
+    fatigued: Bool[Array, ""] | bool,
+    burst: UInt32[Array, ""],
+    arrivals: Arrivals | None = None,
+    backend: backends.Backend = "auto",
+) -> Burst:
+    """Send the spikes of the last burst, add up what arrives, and let whom it reaches fire or leak.
+
+    `x_j = ((injections + power + fatigue) + 2^-S * (sums over the synapses from those that fired
+    onto j + arrivals_j))`, as `propagate_integers` and `burst_dynamics.collect` say; a neuron that
+    receives anything, be it a sum of 0, is a candidate, and `burst_dynamics.advance` says what it
+    does with its input. Who fires is listed in ascending order.
+
+    Args:
+        rules: what is the same for all neurons and bursts.
+        neurons: parameters.
+        synapses: from neurons onto neurons, for each unit of what is sent; no row at all where
+            everything that arrives is in `arrivals`.
+        is_driven: whose spike sends the potential at firing, kept to [0, rules.strength_limit],
+            and with `rules.whole_strength` rounded, halves up; a spike of others sends 1. None:
+            nobody's.
+        membranes: before the burst; updated in place where the caller's buffers may be reused (a
+            donated argument, the carry of a scan).
+        fired: who fired in the last burst, with the potential at firing; as long as there are
+            neurons, so that it cannot overflow. Updated in place too.
+        injected: ids in ascending order, which may repeat, and what each entry injects, in the
+            unit of the thresholds. Entries that name no neuron are ignored.
+        power: what the power neuron receives, and the fatigue area if `fatigued`.
+        fatigued: whether the fatigue area receives the power.
+        burst: number of this burst, the first being 1, modulo 2^32.
+        arrivals: what else arrives over synapses, in units of 2^-synapses.fraction_bits.
+        backend: "auto", "reference" or "kernel".
+
+    Returns:
+        The membranes, the inputs and the candidates, and who fires. The list of those is padded up
+        to the length of the last one; what is beyond both stays as it was given.
+
+    Raises:
+        ValueError: `fired` has not one entry for each neuron.
+        TypeError: the weights are neither float32 nor uint8.
+        RuntimeError: `backend` is "kernel" and none can run.
+
+    Cost: the synapses of the neurons that fired; 17 bytes per neuron, and 21 more per candidate. A
+        batch of states copies neither unbatched synapses nor unbatched parameters.
+    Determinism: bit-identical on every backend, alone and batched, in any order of synapses, as
+        far as no number is below 2^-126 in magnitude and the injected ids ascend. It has no
+        gradient.
+    Source: feagi-core 0.0.1-beta.18, its CPU burst engine.
+    """
+    propagation.check(synapses, backend)
+    num_neurons = neurons.threshold.shape[0]
+    if fired.indices.shape != (num_neurons,):
+        raise ValueError(
+            f"fired must have one entry for each of the {num_neurons} neurons; "
+            f"got {fired.indices.shape[0]}"
+        )
+    state = membranes, fired
+    shared = (
+        neurons,
+        synapses,
+        is_driven,
+        injected.replace(values=injected.values.astype(jnp.float32)),
+        jnp.asarray(power, jnp.float32),
+        jnp.asarray(fatigued, bool),
+        burst,
+        arrivals,
+    )
+    return backends.dispatch(
+        backend,
+        HANDLER,
+        *jax.lax.stop_gradient((state, shared)),
+        reference=functools.partial(_reference, rules),
+        kernel=_kernel_of(rules, synapses, fired),
+    )
+
+
+def burst_core_reference(
+    rules: BurstRules,
+    neurons: Neurons,
+    synapses: CompressedRows,
+    is_driven: Bool[Array, " neurons"] | None,
+    membranes: Membranes,
+    fired: ActiveSet,
+    injected: ActiveSet,
+    *,
+    power: Float[Array, ""] | float,
+    fatigued: Bool[Array, ""] | bool,
+    burst: UInt32[Array, ""],
+    arrivals: Arrivals | None = None,
+) -> Burst:
+    """The definition of `burst_core`, in plain JAX.
+
+    Cost: the synapses of the neurons that fired, twice, and about 150 bytes per neuron.
+    """
+    sums, reached = _arriving(rules, synapses, is_driven, fired, arrivals)
+    # A power of two: this product is exact, and may be fused with the sum that it feeds.
+    received = sums.astype(jnp.float32) * 2.0**-synapses.fraction_bits
+    inputs, candidates = burst_dynamics.collect(
+        rules, neurons, injected, power, fatigued, received, reached
+    )
+    rested = burst_dynamics.reset(rules, neurons, membranes)
+    membranes, fires, potential = burst_dynamics.advance(
+        rules, neurons, rested, inputs, candidates, burst
+    )
+    return Burst(
+        membranes=membranes,
+        fired=fire_queue.relist(fire_queue.fire_queue(fires, potential), fired),
+        inputs=inputs,
+        candidates=candidates,
+        fires=fire_queue.pack(fires),
+    )
+
+
+def sent(
+    rules: BurstRules, is_driven: Bool[Array, " neurons"] | None, fired: ActiveSet
+) -> ActiveSet:
+    """Return what each neuron that fired sends into its synapses."""
+    if is_driven is None:
+        return fired.replace(values=jnp.ones_like(fired.values))
+    strength = jnp.clip(fired.values, 0, rules.strength_limit)
+    if rules.whole_strength:
+        strength = _half_away(strength)
+    driven = is_driven.at[fired.indices].get(mode="fill", fill_value=False)
+    return fired.replace(values=jnp.where(driven, strength, 1))
+
+
+def _reference(rules, state, shared):
+    neurons, synapses, is_driven, injected, power, fatigued, burst, arrivals = shared
+    return burst_core_reference(
+        rules,
+        neurons,
+        synapses,
+        is_driven,
+        *state,
+        injected,
+        power=power,
+        fatigued=fatigued,
+        burst=burst,
+        arrivals=arrivals,
+    )
+
+
+def _arriving(rules, synapses, is_driven, fired, arrivals):
+    """Sums over synapses and arrivals, and who is reached."""
+    add_up = functools.partial(
+        propagate_integers, num_post=fired.indices.shape[0], backend="reference"
+    )
+    sums = add_up(synapses, sent(rules, is_driven, fired))
+    counted = synapses.replace(weights=None, fraction_bits=0)
+    reached = add_up(counted, sent(rules, None, fired)) > 0
+    if arrivals is None:
+        return sums, reached
+    return sums + arrivals.sums, reached | arrivals.reached
+
+
+def _half_away(positive):
+    """Round to the nearest integer, halves up, without adding a half that could itself round."""
+    whole = jnp.floor(positive)
+    return whole + (positive - whole >= 0.5)
+
+
+def _kernel_of(rules, synapses, fired):
+    """The kernel with what it is told at compile time."""
+    num_neurons = fired.indices.shape[0]
+    threshold = -1 if rules.batch_threshold is None else rules.batch_threshold
+    sort_from = propagation.sort_from(synapses, fired, num_neurons)
+    attributes = {
+        "fraction_bits": synapses.fraction_bits,
+        "sort_from": sort_from,
+        "power_neuron": -1 if rules.power_neuron is None else rules.power_neuron,
+        "fatigue_area": -1 if rules.fatigue_area is None else rules.fatigue_area,
+        # A network of fewer neurons never has so many candidates.
+        "batch_threshold": threshold if threshold <= num_neurons else -1,
+        "keeps_residues": rules.keeps_residues,
+        "unlimited_block": rules.unlimited_block,
+        "strength_limit": np.float32(rules.strength_limit),
+        "whole_strength": rules.whole_strength,
+    }
+    words = propagation.scratch_words(synapses, fired, num_neurons, sort_from > 0)
+    return backends.batched_in_place(functools.partial(_kernel, words=words, **attributes))
+
+
+def _kernel(state, shared, *, words, **attributes):
+    membranes, fired = state
+    *batch, num_neurons = membranes.potential.shape
+    updated = *jax.tree.leaves(membranes), *active_set.parts(fired)
+    num_words = -(-num_neurons // _WORD)
+    own = num_words + -(-num_neurons // _TILE) + 2 * _PARTS
+    results = (
+        *((leaf.shape[len(batch) :], leaf.dtype) for leaf in updated),
+        ((num_neurons,), jnp.float32),
+        ((num_neurons,), jnp.bool_),
+        ((num_words,), jnp.uint32),
+        # Scratch: what each that fired sends, the sums over synapses, and more.
+        ((0 if shared[2] is None else num_neurons,), jnp.float32),
+        ((num_neurons,), jnp.int32),
+        ((own,), jnp.uint32),
+        ((words,), jnp.int32),
+    )
+    call = jax.ffi.ffi_call(
+        backends.target(HANDLER),
+        [jax.ShapeDtypeStruct((*batch, *shape), dtype) for shape, dtype in results],
+        input_output_aliases={place: place for place in range(len(updated))},
+    )
+    changed = call(*updated, *_operands(shared, rank=len(batch)), **attributes)
+    inputs, candidates, fires = changed[6:9]
+    return Burst(
+        membranes=Membranes(*changed[:3]),
+        fired=ActiveSet(*changed[3:6]),
+        inputs=inputs,
+        candidates=candidates,
+        fires=fires,
+    )
+
+
+def _operands(shared, rank):
+    """What the kernel only reads, in the order of burst_core.h; what is absent has no elements."""
+    neurons, synapses, is_driven, injected, power, fatigued, burst, arrivals = shared
+
+    def absent(dtype):
+        return jnp.zeros((1,) * rank + (0,), dtype)
+
+    return (
+        *(getattr(neurons, name) for name in _PARAMETERS),
+        synapses.indptr,
+        synapses.indices,
+        absent(bool) if synapses.weights is None else synapses.weights,
+        absent(bool) if is_driven is None else is_driven,
+        *active_set.parts(injected),
+        power,
+        fatigued,
+        burst,
+        absent(jnp.int32) if arrivals is None else arrivals.sums,
+        absent(bool) if arrivals is None else arrivals.reached,
+    )
+
+
+_PARAMETERS = (
+    "area",
+    "threshold",
+    "threshold_limit",
+    "leak",
+    "excitability",
+    "refractory_period",
+    "fire_limit",
+    "snooze",
+    "accumulates",
+)

@@ -1,0 +1,170 @@
+// One burst on the CPU. Threads share out the neurons: each sums what arrives at its own, then lets
+// them fire or leak, tile by tile while they are in its cache; at last it lists who fired.
+#include <algorithm>
+#include <cstdint>
+
+#include "burst_tiles.h"
+#include "handler.h"
+#include "parallel.h"
+#include "propagation_sums.h"
+
+namespace brainjax {
+
+BRAINJAX_VECTORIZE void Receive(const int32_t* sums, int64_t count, float unit, float* inputs,
+                                bool* candidates) {
+  for (int64_t i = 0; i < count; ++i) {
+    inputs[i] = static_cast<float>(sums[i]) * unit;
+    candidates[i] = sums[i] != 0;
+  }
+}
+
+BRAINJAX_VECTORIZE void ReceiveMore(const int32_t* sums, const int32_t* arriving,
+                                    const bool* reached, int64_t count, float unit, float* inputs,
+                                    bool* candidates) {
+  for (int64_t i = 0; i < count; ++i) {
+    const uint32_t sum = static_cast<uint32_t>(sums[i]) + static_cast<uint32_t>(arriving[i]);
+    inputs[i] = static_cast<float>(static_cast<int32_t>(sum)) * unit;
+    candidates[i] = (sums[i] != 0) | reached[i];
+  }
+}
+
+namespace {
+
+constexpr int64_t kParallelNeurons = 1 << 14;  // fewer are advanced faster than a thread wakes
+static_assert(kMaxParts <= kBurstParts);
+
+// A burst of the batch, in phases that wait for each other. An item is a part of a network.
+template <typename W>
+class Burst {
+ public:
+  Burst(ffi::ThreadPool& pool, const BurstBatch& batch, const PropagationBatch<W>& spikes)
+      : pool_(pool), batch_(batch), spikes_(spikes) {
+    const int64_t neurons = batch.size * batch.first.num_neurons;
+    const bool many = neurons >= kParallelNeurons || IsWorthThreads(spikes);
+    const int64_t threads = many ? pool.num_threads() : 1;
+    // Networks first: threads that share one read its synapses several times.
+    parts_ = std::clamp<int64_t>(threads / batch.size, 1, kMaxParts);
+    parallel_ = threads > 1;
+  }
+
+  void Run() {
+    const bool counts = batch_.rules.batch_threshold >= 0;
+    if (batch_.first.is_driven != nullptr) {
+      ForItems([&](int64_t b, int64_t part) { Send(b, part); });
+    }
+    ForItems([&](int64_t b, int64_t part) { Receive(b, part, !counts); });
+    if (counts) ForItems([&](int64_t b, int64_t part) { AdvanceInTurn(b, part); });
+    ForItems([&](int64_t b, int64_t part) { List(b, part); });
+    for (int64_t b = 0; b < batch_.size; ++b) {
+      const BurstProblem problem = batch_.At(b);
+      *problem.count = static_cast<int32_t>(Total(Fires(problem), parts_));
+    }
+  }
+
+ private:
+  template <typename Body>
+  void ForItems(const Body& body) {
+    auto item = [&](int64_t i) { body(i / parts_, i % parts_); };
+    if (parallel_) {
+      ParallelFor(pool_, batch_.size * parts_, item);
+    } else {
+      for (int64_t i = 0; i < batch_.size * parts_; ++i) item(i);
+    }
+  }
+
+  // Whole tiles, so that no two parts share a word or a cache line of flags.
+  Span SpanOf(int64_t part) const {
+    const int64_t n = batch_.first.num_neurons, tiles = (n + kBurstTile - 1) / kBurstTile;
+    return {tiles * part / parts_ * kBurstTile,
+            std::min(n, tiles * (part + 1) / parts_ * kBurstTile)};
+  }
+
+  template <typename Body>
+  static void ForTiles(Span span, const Body& body) {
+    for (int64_t first = span.first; first < span.last; first += kBurstTile) {
+      body(Span{first, std::min(first + kBurstTile, span.last)});
+    }
+  }
+
+  // Candidates, and neurons that fire, in each part.
+  static uint32_t* Candidates(const BurstProblem& problem) { return problem.totals; }
+  static uint32_t* Fires(const BurstProblem& problem) { return problem.totals + kBurstParts; }
+
+  static int64_t Total(const uint32_t* counts, int64_t parts) {
+    int64_t total = 0;
+    for (int64_t part = 0; part < parts; ++part) total += counts[part];
+    return total;
+  }
+
+  void Send(int64_t b, int64_t part) {
+    const BurstProblem problem = batch_.At(b);
+    const int64_t fired = problem.NumFired(), last = fired * (part + 1) / parts_;
+    for (int64_t i = fired * part / parts_; i < last; ++i) {
+      problem.sent[i] = problem.Sent(batch_.rules, i);
+    }
+  }
+
+  void Receive(int64_t b, int64_t part, bool advances) {
+    const BurstProblem problem = batch_.At(b);
+    const Network network{problem, batch_.rules};
+    const Span span = SpanOf(part);
+    const int64_t words = (span.last + kBurstWord - 1) / kBurstWord;
+    std::fill(problem.cancelled + span.first / kBurstWord, problem.cancelled + words, 0u);
+    Sum(spikes_.At(b),
+        {static_cast<uint32_t>(span.first), static_cast<uint32_t>(span.last - span.first)},
+        MarkingAdder{reinterpret_cast<uint32_t*>(problem.sums), problem.cancelled});
+    uint32_t candidates = 0, fires = 0;
+    ForTiles(span, [&](Span tile) {
+      network.Collect(tile);
+      if (advances) {
+        fires += network.Advance(tile, false);
+      } else {
+        ForFlags(problem.candidates, tile, [&](int64_t) { ++candidates; });
+      }
+    });
+    Candidates(problem)[part] = candidates;
+    Fires(problem)[part] = fires;
+  }
+
+  void AdvanceInTurn(int64_t b, int64_t part) {
+    const BurstProblem problem = batch_.At(b);
+    const Network network{problem, batch_.rules};
+    const bool in_batch = Total(Candidates(problem), parts_) >= batch_.rules.batch_threshold;
+    uint32_t fires = 0;
+    ForTiles(SpanOf(part), [&](Span tile) { fires += network.Advance(tile, in_batch); });
+    Fires(problem)[part] = fires;
+  }
+
+  // The last part pads what the last burst listed beyond.
+  void List(int64_t b, int64_t part) {
+    const BurstProblem problem = batch_.At(b);
+    Network{problem, batch_.rules}.List(SpanOf(part), Total(Fires(problem), part));
+    if (part + 1 < parts_) return;
+    for (int64_t i = Total(Fires(problem), parts_); i < problem.NumFired(); ++i) {
+      problem.indices[i] = static_cast<int32_t>(problem.num_neurons);
+      problem.values[i] = 0.0f;
+    }
+  }
+
+  ffi::ThreadPool& pool_;
+  const BurstBatch& batch_;
+  const PropagationBatch<W>& spikes_;
+  int64_t parts_;
+  bool parallel_;
+};
+
+ffi::Error Handler(ffi::ThreadPool pool, BurstOperands operands) {
+  BurstBatch batch;
+  const ffi::Error error = operands.Map(&batch);
+  if (error.failure() || batch.size == 0) return error;
+  return operands.WithSpikes([&](const auto& spikes) {
+    Burst(pool, batch, spikes).Run();
+    return ffi::Error::Success();
+  });
+}
+
+}  // namespace
+}  // namespace brainjax
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(BrainjaxBurstCore, brainjax::Unpacked(brainjax::Handler),
+                              brainjax::BurstOperands::Bind().Ctx<xla::ffi::ThreadPool>());

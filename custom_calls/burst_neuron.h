@@ -1,0 +1,129 @@
+// What one neuron does with its input in a burst: the arithmetic that both platforms share.
+#ifndef BRAINJAX_BURST_NEURON_H_
+#define BRAINJAX_BURST_NEURON_H_
+
+#include <cmath>
+#include <cstdint>
+
+#include "numbers.h"
+
+namespace brainjax {
+
+constexpr uint32_t kMaxCount = 65535;   // where counts saturate
+constexpr uint32_t kUnlimited = 65535;  // fires in a row: as 0, no limit
+constexpr float kAlways = 0.999f;       // excitability from which on nothing is drawn
+
+// Parameters and membranes of one network, as in burst_neurons.py.
+struct BurstNeurons {
+  const int32_t* area;
+  const float *threshold, *threshold_limit, *leak, *excitability;
+  const uint16_t *refractory_period, *fire_limit, *snooze;
+  const bool* accumulates;
+  float* potential;
+  uint16_t *countdown, *fire_count;
+};
+
+// What is the same for all neurons of a burst.
+struct BurstRules {
+  float unit;            // of the sums that arrive: 2^-S
+  float strength_limit;  // that a potential which is sent keeps to
+  bool whole_strength;   // it is rounded then, halves up
+  int64_t power_neuron, fatigue_area, batch_threshold;  // -1: none
+  bool keeps_residues, unlimited_block;
+};
+
+// What the spike of a neuron sends that is driven by its potential.
+BRAINJAX_NUMBER_FUNCTION float KeptStrength(const BurstRules& rules, float potential) {
+  const float low = potential < 0.0f ? 0.0f : potential;  // NaN stays NaN
+  const float kept = low > rules.strength_limit ? rules.strength_limit : low;
+  if (!rules.whole_strength) return kept;
+  const float whole = floorf(kept);
+  return whole + (kept - whole >= 0.5f ? 1.0f : 0.0f);
+}
+
+// In [0, 1]: random_number of burst_dynamics.py.
+BRAINJAX_NUMBER_FUNCTION float RandomNumber(uint32_t id, uint32_t burst) {
+  const uint32_t seed = id * 2654435761u + burst * 1597334677u;
+  const uint32_t state = seed * 747796405u + 2891336453u;
+  const uint32_t word = ((state >> ((state >> 28) + 4)) ^ state) * 277803737u;
+  return static_cast<float>((word >> 22) ^ word) * 0x1p-32f;
+}
+
+BRAINJAX_NUMBER_FUNCTION bool IsLimited(uint32_t fire_limit) {
+  return fire_limit > 0 && fire_limit < kUnlimited;
+}
+
+// A candidate, with what is read of every one. The rest is read where it is needed.
+struct Candidate {
+  float potential;  // 0 where it does not accumulate
+  float threshold, leak;
+  uint32_t countdown, fire_count;
+
+  BRAINJAX_NUMBER_FUNCTION static Candidate Load(const BurstNeurons& neurons, uint32_t id) {
+    return {neurons.potential[id], neurons.threshold[id], neurons.leak[id], neurons.countdown[id],
+            neurons.fire_count[id]};
+  }
+
+  // Advances neuron `id` and returns whether it fires. The potential of one that fires is left
+  // at what it fired with: whoever lists it sets it to 0.
+  BRAINJAX_NUMBER_FUNCTION bool Advance(const BurstNeurons& neurons, const BurstRules& rules,
+                                        uint32_t id, float input, uint32_t burst,
+                                        bool in_batch) const {
+    if (countdown > 0) {
+      Rest(neurons, id);
+      return false;
+    }
+    const float sum = potential + input;
+    const bool reaches = sum >= threshold;
+    const bool in_window = reaches && IsBelowLimit(neurons.threshold_limit[id], sum, in_batch);
+    // Without fires in a row no limit is reached and no row ends.
+    const uint32_t limit = in_window || fire_count > 0 ? neurons.fire_limit[id] : 0;
+    const bool is_full = in_window && IsFull(rules, limit);
+    if (in_window && !is_full && Draws(neurons.excitability[id], id, burst)) {
+      Fire(neurons, id, sum, limit, in_batch);
+      return true;
+    }
+    const bool is_blocked = is_full && !in_batch;
+    if (fire_count > 0 && (IsLimited(limit) || is_blocked)) neurons.fire_count[id] = 0;
+    const float leaked = in_batch && reaches ? 0.0f : sum * (1.0f - leak);
+    neurons.potential[id] = is_blocked ? sum : leaked;
+    return false;
+  }
+
+ private:
+  BRAINJAX_NUMBER_FUNCTION void Rest(const BurstNeurons& neurons, uint32_t id) const {
+    neurons.countdown[id] = static_cast<uint16_t>(countdown - 1);
+    if (countdown > 1 || fire_count == 0) return;
+    const uint32_t limit = neurons.fire_limit[id];
+    if (IsLimited(limit) && fire_count >= limit) neurons.fire_count[id] = 0;
+  }
+
+  BRAINJAX_NUMBER_FUNCTION void Fire(const BurstNeurons& neurons, uint32_t id, float sum,
+                                     uint32_t limit, bool in_batch) const {
+    const uint32_t fires = fire_count < kMaxCount ? fire_count + 1 : kMaxCount;
+    const bool is_tired = IsLimited(limit) && fires >= limit && !in_batch;
+    const uint32_t pause = neurons.refractory_period[id] + (is_tired ? neurons.snooze[id] : 0u);
+    neurons.fire_count[id] = static_cast<uint16_t>(fires);
+    if (pause > 0) neurons.countdown[id] = static_cast<uint16_t>(pause < kMaxCount ? pause : kMaxCount);
+    neurons.potential[id] = sum;
+  }
+
+  // In a batch the potential is already 0 when it is compared with the limit.
+  BRAINJAX_NUMBER_FUNCTION static bool IsBelowLimit(float limit, float sum, bool in_batch) {
+    return in_batch ? limit >= 0.0f : sum <= limit;
+  }
+
+  BRAINJAX_NUMBER_FUNCTION bool IsFull(const BurstRules& rules, uint32_t limit) const {
+    if (rules.unlimited_block) return fire_count >= (limit == 0 ? kUnlimited : limit);
+    return IsLimited(limit) && fire_count >= limit;
+  }
+
+  BRAINJAX_NUMBER_FUNCTION static bool Draws(float excitability, uint32_t id, uint32_t burst) {
+    return excitability >= kAlways ||
+           (excitability > 0.0f && RandomNumber(id, burst) < excitability);
+  }
+};
+
+}  // namespace brainjax
+
+#endif  // BRAINJAX_BURST_NEURON_H_

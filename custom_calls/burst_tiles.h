@@ -1,0 +1,164 @@
+// What the CPU does with a tile of neurons in a burst.
+#ifndef BRAINJAX_BURST_TILES_H_
+#define BRAINJAX_BURST_TILES_H_
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+
+#include "burst_core.h"
+
+namespace brainjax {
+
+constexpr int64_t kFlags = 8;  // that are looked at together
+
+// Adds to the sums, and marks whose sum is 0 although something arrives. Whether that is so at the
+// end says the last arrival; a mark beside another sum means nothing.
+struct MarkingAdder {
+  uint32_t* sums;
+  uint32_t* cancelled;
+
+  void operator()(int32_t target, int32_t contribution) const {
+    sums[target] += static_cast<uint32_t>(contribution);
+    if (sums[target] == 0) cancelled[target / kBurstWord] |= 1u << (target % kBurstWord);
+  }
+};
+
+// The inputs and candidates of neurons that receive these sums, and maybe more.
+void Receive(const int32_t* sums, int64_t count, float unit, float* inputs, bool* candidates);
+void ReceiveMore(const int32_t* sums, const int32_t* arriving, const bool* reached, int64_t count,
+                 float unit, float* inputs, bool* candidates);
+
+// Consecutive neurons, from the beginning of a tile on.
+struct Span {
+  int64_t first, last;
+
+  bool Holds(int64_t id) const { return first <= id && id < last; }
+};
+
+// Calls visit(id) for every flag that is set in the span, in ascending order.
+template <typename Visit>
+void ForFlags(const bool* flags, Span span, const Visit& visit) {
+  int64_t id = span.first;
+  for (; id + kFlags <= span.last; id += kFlags) {
+    uint64_t bytes;
+    std::memcpy(&bytes, flags + id, sizeof(bytes));
+    for (int64_t place = 0; bytes != 0; ++place, bytes >>= kFlags) {
+      if (bytes & 1) visit(id + place);
+    }
+  }
+  for (; id < span.last; ++id) {
+    if (flags[id]) visit(id);
+  }
+}
+
+// What comes from outside for a tile, summed in the order given.
+struct Staging {
+  float sums[kBurstTile];
+  bool touched[kBurstTile];
+
+  // Returns false where nothing comes; then nothing is written.
+  bool Fill(const BurstProblem& problem, const BurstRules& rules, Span tile) {
+    const ActiveSet& injected = problem.injected;
+    const int32_t* const end = injected.indices + injected.count;
+    const int32_t* id = std::lower_bound(injected.indices, end, static_cast<int32_t>(tile.first));
+    const bool tires = problem.fatigued && rules.fatigue_area >= 0;
+    if ((id == end || *id >= tile.last) && !tile.Holds(rules.power_neuron) && !tires) return false;
+    std::fill_n(sums, tile.last - tile.first, 0.0f);
+    std::fill_n(touched, tile.last - tile.first, false);
+    for (; id < end && *id < tile.last; ++id) {
+      if (tile.Holds(*id)) Add(*id - tile.first, injected.values[id - injected.indices]);
+    }
+    if (tile.Holds(rules.power_neuron)) Add(rules.power_neuron - tile.first, problem.power);
+    for (int64_t j = tile.first; tires && j < tile.last; ++j) {
+      if (problem.IsTired(rules, j)) Add(j - tile.first, problem.power);
+    }
+    return true;
+  }
+
+  void Add(int64_t place, float amount) {
+    sums[place] += amount;
+    touched[place] = true;
+  }
+};
+
+// One network of the batch.
+struct Network {
+  const BurstProblem& problem;
+  const BurstRules& rules;
+
+  // Writes inputs and candidates of a tile.
+  void Collect(Span tile) const {
+    const int64_t count = tile.last - tile.first;
+    const int32_t* sums = problem.sums + tile.first;
+    float* inputs = problem.inputs + tile.first;
+    bool* candidates = problem.candidates + tile.first;
+    if (problem.arriving == nullptr) {
+      Receive(sums, count, rules.unit, inputs, candidates);
+    } else {
+      ReceiveMore(sums, problem.arriving + tile.first, problem.reached + tile.first, count,
+                  rules.unit, inputs, candidates);
+    }
+    for (int64_t j = 0; j < count; j += kBurstWord) {
+      uint32_t marks = problem.cancelled[(tile.first + j) / kBurstWord];
+      for (int64_t place = j; marks != 0; ++place, marks >>= 1) candidates[place] |= marks & 1;
+    }
+    Staging staging;
+    if (!staging.Fill(problem, rules, tile)) return;
+    for (int64_t j = 0; j < count; ++j) {
+      inputs[j] = staging.sums[j] + inputs[j];
+      candidates[j] |= staging.touched[j];
+    }
+  }
+
+  // Lets the candidates of a tile fire or leak; returns how many fire.
+  uint32_t Advance(Span tile, bool in_batch) const {
+    const BurstNeurons& neurons = problem.neurons;
+    if (!rules.keeps_residues) Reset(tile);
+    std::fill(problem.fires + tile.first / kBurstWord,
+              problem.fires + (tile.last + kBurstWord - 1) / kBurstWord, 0u);
+    uint32_t fires = 0;
+    ForFlags(problem.candidates, tile, [&](int64_t id) {
+      const uint32_t j = static_cast<uint32_t>(id);
+      const Candidate candidate = Candidate::Load(neurons, j);
+      if (candidate.Advance(neurons, rules, j, problem.inputs[j], problem.burst, in_batch)) {
+        problem.fires[j / kBurstWord] |= 1u << (j % kBurstWord);
+        ++fires;
+      }
+    });
+    return fires;
+  }
+
+  // Lists who fires in a span, from a place of the list on, and puts them at 0.
+  void List(Span span, int64_t place) const {
+    for (int64_t word = span.first; word < span.last; word += kBurstWord) {
+      for (uint32_t bits = problem.fires[word / kBurstWord]; bits != 0; bits &= bits - 1) {
+        const int64_t id = word + __builtin_ctz(bits);
+        problem.indices[place] = static_cast<int32_t>(id);
+        problem.values[place++] = problem.neurons.potential[id];
+        problem.neurons.potential[id] = 0.0f;
+      }
+    }
+  }
+
+ private:
+  // Potentials that do not accumulate are 0 at the start of a burst.
+  void Reset(Span tile) const {
+    constexpr uint64_t kAll = 0x0101010101010101u;
+    const bool* accumulates = problem.neurons.accumulates;
+    float* potential = problem.neurons.potential;
+    int64_t j = tile.first;
+    for (; j + kFlags <= tile.last; j += kFlags) {
+      uint64_t bytes;
+      std::memcpy(&bytes, accumulates + j, sizeof(bytes));
+      for (int64_t i = j; bytes != kAll && i < j + kFlags; ++i) {
+        potential[i] = accumulates[i] ? potential[i] : 0.0f;
+      }
+    }
+    for (; j < tile.last; ++j) potential[j] = accumulates[j] ? potential[j] : 0.0f;
+  }
+};
+
+}  // namespace brainjax
+
+#endif  // BRAINJAX_BURST_TILES_H_

@@ -1,0 +1,261 @@
+"""One burst as one operation: every rule and size against plain loops, batches, and no copies."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from bursts import KINDS, RULES, in_numpy, network
+from helpers import (
+    BACKENDS,
+    assert_same_bits,
+    at,
+    each_backend,
+    on_cpu,
+    on_gpu,
+    stacked,
+    weight_copies,
+)
+from hypothesis import given, strategies as st
+from hypothesis.extra.numpy import arrays
+
+from brainjax import ops
+from brainjax.ops.burst_core import HANDLER
+
+# Both sides of a word, of a tile and of several; the last two are for several threads.
+SIZES = (1, 31, 33, 1_000, 1_023, 1_025, 4_097)
+each_rule = pytest.mark.parametrize("rules", RULES.values(), ids=RULES)
+each_kind = pytest.mark.parametrize("kind", KINDS)
+# Of shapes that take long to compile: the reference is the definition itself.
+each_kernel = pytest.mark.parametrize("backend", BACKENDS[-1:])
+
+
+@functools.partial(jax.jit, static_argnames=("rules", "backend"))
+def advance(rules, operands, backend="auto"):
+    return ops.burst_core(rules, backend=backend, **operands)
+
+
+def draw(seed, n, kind="usual", **options):
+    return network(np.random.default_rng(seed), n, kind, **options)
+
+
+@each_kernel
+@each_rule
+@each_kind
+def test_a_burst_is_as_the_engine_says(kind, rules, backend):
+    for n, weights in ((1_000, "float32"), (33, "uint8")):
+        operands = draw(n, n, kind, weights=weights)
+        assert_same_bits(advance(rules, operands, backend), in_numpy(rules, operands))
+
+
+@each_backend
+@pytest.mark.parametrize(("kind", "name"), [*zip(KINDS, RULES), ("driven", "whole strengths")])
+def test_every_backend_follows_the_engine(kind, name, backend):
+    operands = draw(2, 300, kind)
+    assert_same_bits(advance(RULES[name], operands, backend), in_numpy(RULES[name], operands))
+
+
+@each_kernel
+@pytest.mark.parametrize("n", SIZES)
+def test_every_size(n, backend):
+    for place, (kind, rules) in enumerate(zip(KINDS, RULES.values())):
+        operands = draw(place, n, kind, weights=("unit", "float32")[place % 2])
+        assert_same_bits(advance(rules, operands, backend), in_numpy(rules, operands))
+
+
+@each_kernel
+@pytest.mark.parametrize("rules", [RULES["power and fatigue"], RULES["in batches of many"]])
+def test_threads_share_a_network(rules, backend):
+    operands = draw(1, 70_001)
+    expected = on_cpu(functools.partial(advance, rules, backend="reference"), operands)
+    assert_same_bits(advance(rules, operands, backend), expected)
+
+
+potentials = st.floats(-9, 9, width=32, allow_subnormal=False)
+
+
+@each_backend
+@given(data=st.data())
+def test_any_potentials(backend, data):
+    operands, rules = draw(3, 40), RULES["power and fatigue"]
+    membranes, neurons = operands["membranes"], operands["neurons"]
+    numbers = arrays(np.float32, 40, elements=potentials)
+    counts = arrays(np.uint16, 40)
+    operands["membranes"] = membranes.replace(
+        potential=data.draw(numbers), countdown=data.draw(counts), fire_count=data.draw(counts)
+    )
+    operands["neurons"] = neurons.replace(
+        threshold=data.draw(numbers), threshold_limit=data.draw(numbers), snooze=data.draw(counts)
+    )
+    assert_same_bits(advance(rules, operands, backend), in_numpy(rules, operands))
+
+
+@each_backend
+def test_sums_that_cancel_reach_their_neuron(backend):
+    """+1 and -1 in any order, a weight of 0, and one that rounds to 0: candidates of input 0."""
+    for order in ([0, 1, 2], [2, 1, 0], [1, 0, 2]):
+        operands = draw(4, 6, "silent")
+        fired = np.array(order, np.int32)
+        operands["fired"] = ops.ActiveSet(
+            np.append(fired, [6] * 3), np.ones(6, np.float32), np.int32(3)
+        )
+        operands["synapses"] = ops.compressed_rows(
+            [0, 2, 4, 6, 6, 6, 6],
+            [0, 1, 0, 2, 3, 4],
+            6,
+            np.array([1, 1, -1, 0, 1e-9, -1], np.float32),
+            fraction_bits=6,
+        )
+        result = advance(RULES["regular"], operands, backend)
+        assert result.inputs.tolist() == [0, 1, 0, 0, -1, 0]
+        assert result.candidates.tolist() == [True, True, True, True, True, False]
+
+
+@each_backend
+def test_padding_of_the_list(backend):
+    """Those of the last burst are overwritten; beyond both nothing is touched."""
+    operands = draw(5, 10, "silent")
+    indices, values = np.arange(10, 20, dtype=np.int32), np.arange(10, dtype=np.float32)
+    operands["fired"] = ops.ActiveSet(indices, values, np.int32(4))
+    fired = advance(RULES["regular"], operands, backend).fired
+    assert int(fired.count) == 0
+    assert fired.indices.tolist() == [10] * 4 + list(range(14, 20))
+    assert fired.values.tolist() == [0] * 4 + list(range(4, 10))
+
+
+@each_backend
+@pytest.mark.parametrize("name", ["regular", "in batches of many"])
+def test_batch_is_a_loop(name, backend):
+    """State, drive and parameters of their own, in turn; synapses of all."""
+    rules, n, cases = RULES[name], 1_100, [draw(seed, 1_100) for seed in range(4)]
+    shared = {"synapses": cases[0]["synapses"], "is_driven": cases[0]["is_driven"]}
+    own = {"membranes": 0, "fired": 0, "injected": 0}
+    for also in ({}, {"neurons": 0, "power": 0, "fatigued": 0, "burst": 0}):
+        axes = dict.fromkeys(cases[0]) | own | also
+        whole = stacked([{key: case[key] for key in own | also} for case in cases])
+        operands = {**cases[0], **shared, **whole}
+        together = jax.vmap(functools.partial(advance, rules, backend=backend), (axes,))(operands)
+        for place, case in enumerate(cases):
+            alone = {**cases[0], **{key: case[key] for key in own | also}, **shared}
+            assert_same_bits(at(together, place), in_numpy(rules, alone))
+    assert n == operands["neurons"].threshold.shape[-1]
+
+
+@each_kernel
+def test_nested_batch_with_shared_state(backend):
+    """Drives along the inner axis, thresholds along the outer one, one state for all."""
+    rules, operands = RULES["power"], draw(7, 200)
+    injected = stacked([draw(seed, 200)["injected"] for seed in range(3)])
+    neurons = stacked([draw(seed, 200)["neurons"] for seed in range(2)])
+    call = functools.partial(advance, rules, backend=backend)
+    inner = jax.vmap(call, (dict.fromkeys(operands) | {"injected": 0},))
+    outer = jax.vmap(inner, (dict.fromkeys(operands) | {"neurons": 0},))
+    together = outer(operands | {"injected": injected, "neurons": neurons})
+    for i in range(2):
+        for j in range(3):
+            alone = operands | {"injected": at(injected, j), "neurons": at(neurons, i)}
+            assert_same_bits(at(at(together, i), j), in_numpy(rules, jax.device_get(alone)))
+
+
+def scan_of(operands, rules, backend, bursts=5):
+    def run(state, shared):
+        def body(state, number):
+            result = ops.burst_core(
+                rules,
+                *shared[:3],
+                *state,
+                shared[3],
+                power=1.0,
+                fatigued=False,
+                burst=number,
+                backend=backend,
+            )
+            return (result.membranes, result.fired), result.fired.count
+
+        return jax.lax.scan(body, state, jnp.arange(bursts, dtype=jnp.uint32))
+
+    names = "neurons", "synapses", "is_driven", "injected"
+    state = jax.tree.map(jnp.asarray, (operands["membranes"], operands["fired"]))
+    return run, state, tuple(operands[name] for name in names)
+
+
+@each_kernel
+@pytest.mark.parametrize("brains", [None, 3])
+def test_a_scan_copies_nothing(backend, brains):
+    """Neither the state, which is updated in place, nor synapses and parameters of a batch."""
+    n = 5_000
+    run, state, shared = scan_of(draw(8, n), RULES["regular"], backend)
+    shape = (n,)
+    if brains is not None:
+        run, state, shape = jax.vmap(run, (0, None)), stacked([state] * brains), (brains, n)
+    compiled = jax.jit(run, donate_argnums=0).lower(state, shared).compile()
+    assert weight_copies(compiled, shape) == 0
+    assert weight_copies(compiled, shared[1].indices.shape) == 0
+    state_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+    assert compiled.memory_analysis().alias_size_in_bytes >= state_bytes - 8 * (brains or 1)
+    kept = jax.jit(run).lower(state, shared).compile()
+    assert weight_copies(kept, shape) > 0
+
+
+def test_wrong_operands_are_refused():
+    operands = jax.device_put(draw(9, 20))
+    short = jax.tree.map(lambda leaf: leaf[:10] if leaf.ndim else leaf, operands["fired"])
+    with pytest.raises(ValueError, match="one entry for each of the 20 neurons; got 10"):
+        ops.burst_core(RULES["regular"], **operands | {"fired": short})
+    half = operands["synapses"].replace(weights=jnp.zeros(3, jnp.bfloat16))
+    with pytest.raises(TypeError, match="float32 or uint8; got bfloat16"):
+        ops.burst_core(RULES["regular"], **operands | {"synapses": half})
+
+
+def test_one_call_on_cuda():
+    if "cuda" in ops.backend.platforms_with(HANDLER):
+        lowered = advance.trace(RULES["power"], draw(10, 50)).lower(lowering_platforms=("cuda",))
+        assert lowered.as_text().count("stablehlo.custom_call @brainjax") == 1
+
+
+# --- The CUDA kernel -----------------------------------------------------------------------------
+
+# Both sides of a warp, of a tile, of what one block lists, and of the sizes that are sorted.
+GPU_SIZES = (1, 31, 33, 1_023, 1_024, 1_025, 8_191, 8_193, 100_003, 1_000_001)
+
+
+def assert_gpu_equals_cpu(rules, operands):
+    expected = on_cpu(functools.partial(advance, rules, backend="reference"), operands)
+    got = on_gpu(functools.partial(advance, rules, backend="kernel"), operands)
+    assert_same_bits(got, expected)
+
+
+@pytest.mark.gpu
+@each_rule
+@pytest.mark.parametrize("n", GPU_SIZES)
+def test_gpu_sizes(n, rules):
+    for place, kind in enumerate(KINDS):
+        weights = ("unit", "float32", "uint8")[place % 3]
+        assert_gpu_equals_cpu(rules, draw(place, n, kind, weights=weights))
+
+
+@pytest.mark.gpu
+@each_kind
+@pytest.mark.parametrize("weights", ["unit", "float32", "uint8"])
+def test_gpu_sorts_what_arrives(weights, kind, monkeypatch):
+    monkeypatch.setattr(ops.propagation, "SORT_FROM_POST", 0)
+    monkeypatch.setattr(ops.propagation, "SORT_FROM_SYNAPSES", 1)
+    for n, fan_out in ((1_500, 40), (300_001, 8)):
+        operands = draw(n, n, kind, weights=weights, fan_out=fan_out)
+        assert_gpu_equals_cpu(ops.BurstRules(power_neuron=n - 1), operands)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["power and fatigue", "in batches of many"])
+def test_gpu_batches(name):
+    cases = [draw(seed, 3_000) for seed in range(5)]
+    own = {"membranes": 0, "fired": 0, "injected": 0, "power": 0, "fatigued": 0}
+    axes = dict.fromkeys(cases[0]) | own
+    operands = {**cases[0], **stacked([{key: case[key] for key in own} for case in cases])}
+    call = functools.partial(advance, RULES[name], backend="kernel")
+    together = on_gpu(jax.vmap(call, (axes,)), operands)
+    for place, case in enumerate(cases):
+        alone = {**cases[0], **{key: case[key] for key in own}}
+        reference = functools.partial(advance, RULES[name], backend="reference")
+        assert_same_bits(at(together, place), on_cpu(reference, alone))
