@@ -89,7 +89,8 @@ def _synapses(rng, n, kind, fan_out, weights, size):
     if kind == "stray":
         far = np.array([-1, n, n + 1, 2**31 - 1, -(2**31)], np.int32)
         targets = np.where(rng.random(targets.size) < 0.3, rng.choice(far, targets.size), targets)
-        indptr = np.where(rng.random(n + 1) < 0.1, rng.integers(-9, 2**31 - 1, n + 1), indptr)
+        damaged = rng.random(n + 1) < min(0.1, 30 / n)  # each may have the synapses of all
+        indptr = np.where(damaged, rng.integers(-9, 2**31 - 1, n + 1), indptr)
         indptr, targets = indptr.astype(np.int32), targets.astype(np.int32)
     return ops.CompressedRows(indptr, targets, drawn, FRACTION_BITS)
 

@@ -1,5 +1,6 @@
 """The burst of an event-driven network as one operation: receive, integrate, fire and list."""
 
+import dataclasses
 import functools
 from typing import no_type_check
 
@@ -103,7 +104,7 @@ def burst_core(
         neurons,
         synapses,
         is_driven,
-        injected.replace(values=injected.values.astype(jnp.float32)),
+        dataclasses.replace(injected, values=injected.values.astype(jnp.float32)),
         jnp.asarray(power, jnp.float32),
         jnp.asarray(fatigued, bool),
         burst,
@@ -160,22 +161,24 @@ def sent(
 ) -> ActiveSet:
     """Return what each neuron that fired sends into its synapses."""
     if is_driven is None:
-        return fired.replace(values=jnp.ones_like(fired.values))
+        return dataclasses.replace(fired, values=jnp.ones_like(fired.values))
     strength = jnp.clip(fired.values, 0, rules.strength_limit)
     if rules.whole_strength:
         strength = _half_away(strength)
     driven = is_driven.at[fired.indices].get(mode="fill", fill_value=False)
-    return fired.replace(values=jnp.where(driven, strength, 1))
+    return dataclasses.replace(fired, values=jnp.where(driven, strength, 1))
 
 
 def _reference(rules, state, shared):
+    membranes, fired = state
     neurons, synapses, is_driven, injected, power, fatigued, burst, arrivals = shared
     return burst_core_reference(
         rules,
         neurons,
         synapses,
         is_driven,
-        *state,
+        membranes,
+        fired,
         injected,
         power=power,
         fatigued=fatigued,

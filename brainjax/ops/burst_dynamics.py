@@ -1,5 +1,7 @@
 """The dynamics of a burst: who receives anything, counts down, fires or leaks."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32, UInt32
@@ -94,7 +96,8 @@ def reset(rules: BurstRules, neurons: Neurons, membranes: Membranes) -> Membrane
     if rules.keeps_residues:
         # There only those of neurons that fired are reset, and these are at 0 since they fired.
         return membranes
-    return membranes.replace(potential=jnp.where(neurons.accumulates, membranes.potential, 0))
+    kept = jnp.where(neurons.accumulates, membranes.potential, 0)
+    return dataclasses.replace(membranes, potential=kept)
 
 
 def advance(
