@@ -1,4 +1,4 @@
-"""What defines each operation: its result from references alone, and one with the right autodiff."""
+"""What defines each operation: its result from references alone, with the right autodiff."""
 
 import jax
 import jax.numpy as jnp
