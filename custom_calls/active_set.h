@@ -27,8 +27,13 @@ struct ActiveSets {
 
   // A count may be anything: it was computed on the device.
   BRAINJAX_HOST_DEVICE ActiveSet At(int64_t b) const {
-    const int64_t count = counts[counts_at(b)];
-    return {indices + indices_at(b), values ? values + values_at(b) : nullptr,
+    return Set(indices_at(b), values ? values_at(b) : 0, counts_at(b));
+  }
+
+  // The one whose parts are so far behind those of the first.
+  BRAINJAX_HOST_DEVICE ActiveSet Set(int64_t index, int64_t value, int64_t number) const {
+    const int64_t count = counts[number];
+    return {indices + index, values ? values + value : nullptr,
             count < 0 ? 0 : count < capacity ? count : capacity};
   }
 };

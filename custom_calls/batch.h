@@ -9,8 +9,10 @@
 
 #ifdef __CUDACC__
 #define BRAINJAX_HOST_DEVICE __host__ __device__
+#define BRAINJAX_FAR_FUNCTION __host__ __device__ __noinline__ inline
 #else
 #define BRAINJAX_HOST_DEVICE
+#define BRAINJAX_FAR_FUNCTION inline
 #endif
 
 namespace brainjax {

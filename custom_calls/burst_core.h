@@ -6,119 +6,11 @@
 #include <cstdint>
 #include <string>
 
-#include "active_set.h"
 #include "batch.h"
-#include "burst_neuron.h"
+#include "burst_batch.h"
 #include "propagation.h"
 
 namespace brainjax {
-
-// Scratch of a network: see the constants in burst_core.py.
-constexpr int64_t kBurstWord = 32, kBurstTile = 1024, kBurstParts = 16;
-
-// One network in one burst.
-struct BurstProblem {
-  BurstNeurons neurons;
-  ActiveSet injected;  // ids ascend
-  float power;
-  bool fatigued;
-  uint32_t burst;
-  const bool* is_driven;    // null: every spike sends 1
-  const int32_t* arriving;  // null: nothing
-  const bool* reached;
-  float* inputs;
-  bool* candidates;
-  uint32_t* fires;
-  float* sent;         // by each that fired, if some are driven; scratch, as are all below
-  int32_t* sums;       // over synapses
-  uint32_t* cancelled;  // one bit for each neuron: maybe reached although the sum is 0
-  uint32_t* totals;     // 2 * kBurstParts words, behind these
-  uint32_t* tile_fires;  // neurons that fire in each tile
-  // Who fired, and then who fires.
-  int32_t* indices;
-  float* values;
-  int32_t* count;
-  int64_t num_neurons;
-
-  // Entries of the list of who fired, which may be anything.
-  BRAINJAX_HOST_DEVICE int64_t NumFired() const {
-    return *count < 0 ? 0 : *count < num_neurons ? *count : num_neurons;
-  }
-
-  // What an entry of that list sends, where some are driven.
-  BRAINJAX_HOST_DEVICE float Sent(const BurstRules& rules, int64_t place) const {
-    const uint32_t id = static_cast<uint32_t>(indices[place]);
-    return id < num_neurons && is_driven[id] ? KeptStrength(rules, values[place]) : 1.0f;
-  }
-
-  // Whether a neuron belongs to the fatigue area of a fatigued network.
-  BRAINJAX_HOST_DEVICE bool IsTired(const BurstRules& rules, int64_t id) const {
-    return fatigued && rules.fatigue_area >= 0 && neurons.area[id] == rules.fatigue_area;
-  }
-};
-
-// An operand of which the elements of a batch may share one.
-template <typename T>
-struct BatchedOperand {
-  const T* first;
-  BatchOffsets at;
-
-  BRAINJAX_HOST_DEVICE const T* At(int64_t b) const { return first + at(b); }
-};
-
-// A batch of networks. Each has its own state; which of the rest they share says vmap.
-struct BurstBatch {
-  BurstProblem first;  // element 0; its parameters are below
-  BurstRules rules;
-  BatchedOperand<int32_t> area, arriving;
-  BatchedOperand<float> threshold, threshold_limit, leak, excitability, power;
-  BatchedOperand<uint16_t> refractory_period, fire_limit, snooze;
-  BatchedOperand<bool> accumulates, fatigued, reached, is_driven;
-  BatchedOperand<uint32_t> burst;
-  ActiveSets injected;
-  int64_t size, num_words, stride;  // words of the fires, and of all scratch
-
-  BRAINJAX_HOST_DEVICE BurstProblem At(int64_t b) const {
-    BurstProblem element = first;
-    const int64_t n = first.num_neurons;
-    const BurstNeurons& states = first.neurons;
-    element.neurons = {area.At(b),
-                       threshold.At(b),
-                       threshold_limit.At(b),
-                       leak.At(b),
-                       excitability.At(b),
-                       refractory_period.At(b),
-                       fire_limit.At(b),
-                       snooze.At(b),
-                       accumulates.At(b),
-                       states.potential + b * n,
-                       states.countdown + b * n,
-                       states.fire_count + b * n};
-    element.injected = injected.At(b);
-    element.power = *power.At(b);
-    element.fatigued = *fatigued.At(b);
-    element.burst = *burst.At(b);
-    if (first.is_driven != nullptr) {
-      element.is_driven = is_driven.At(b);
-      element.sent += b * n;
-    }
-    if (first.arriving != nullptr) {
-      element.arriving = arriving.At(b);
-      element.reached = reached.At(b);
-    }
-    element.inputs += b * n;
-    element.candidates += b * n;
-    element.fires += b * num_words;
-    element.sums += b * n;
-    element.cancelled += b * stride;
-    element.tile_fires += b * stride;
-    element.totals += b * stride;
-    element.indices += b * n;
-    element.values += b * n;
-    element.count += b;
-    return element;
-  }
-};
 
 // The operands, in the order of burst_core.py.
 struct BurstOperands {
@@ -246,7 +138,7 @@ struct BurstOperands {
   template <typename Buffer, typename T>
   bool MapOne(const Buffer& buffer, int core_rank, int64_t length, BatchedOperand<T>* operand) {
     operand->first = buffer.typed_data();
-    return MapBatch(buffer.dimensions(), core_rank, inputs->dimensions(), 1, &operand->at) &&
+    return MapBatch(buffer.dimensions(), core_rank, inputs->dimensions(), 1, &operand->offsets) &&
            (core_rank == 0 || buffer.dimensions().back() == length);
   }
 

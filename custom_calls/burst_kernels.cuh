@@ -9,6 +9,7 @@
 #include <cstdint>
 
 #include "burst_core.h"
+#include "burst_staging.cuh"
 #include "launch.h"
 #include "propagation_call.cuh"
 #include "warp_ranges.cuh"
@@ -20,10 +21,8 @@ using propagation::AdmitNextKernel;
 using propagation::AwaitKernelBefore;
 using propagation::ExclusiveScan;
 
-constexpr int kBlock = 256;
 constexpr int kBlocksPerMultiprocessor = 4;
 constexpr int kRows = kBurstTile / kBlock;  // neurons of a thread
-constexpr int kTileWords = kBurstTile / kBurstWord;
 constexpr int kListedTiles = kBlock / kTileWords;  // of which a block lists the neurons at a time
 // Places of BurstProblem::totals.
 constexpr int kCandidates = 0, kListedBefore = 1;
@@ -55,61 +54,8 @@ __global__ void __launch_bounds__(kBlock) SendKernel(const __grid_constant__ Bur
   }
 }
 
-// The first of the ascending ids that is not below `key`: one warp finds it.
-__device__ inline int64_t LowerBound(const int32_t* ids, int64_t count, int64_t key) {
-  int64_t low = 0, high = count;
-  while (low < high) {
-    const int64_t step = (high - low + kWarp - 1) / kWarp, probe = low + Lane() * step;
-    const bool is_below = probe < high && ids[probe] < key;
-    const int below = __popc(__ballot_sync(kAllLanes, is_below));
-    high = min(high, low + below * step);
-    if (below > 0) low += (below - 1) * step + 1;
-  }
-  return low;
-}
-
-// What is injected into the neurons of a tile.
-struct Staging {
-  float sums[kBurstTile];
-  uint32_t touched[kTileWords];
-  int64_t ends[2];  // of the tile's part of the list
-
-  // Returns whether the tile gets anything; all threads of the block fill it together.
-  __device__ bool Fill(const ActiveSet& injected, int64_t first) {
-    const int warp = threadIdx.x / kWarp;
-    __syncthreads();  // the one before is read
-    if (warp < 2) {
-      const int64_t end = LowerBound(injected.indices, injected.count, first + warp * kBurstTile);
-      if (Lane() == 0) ends[warp] = end;
-    }
-    __syncthreads();
-    if (ends[0] >= ends[1]) return false;
-    for (int i = threadIdx.x; i < kTileWords; i += kBlock) touched[i] = 0;
-    __syncthreads();
-    for (int64_t i = ends[0] + threadIdx.x; i < ends[1]; i += kBlock) Add(injected, first, i);
-    __syncthreads();
-    return true;
-  }
-
-  __device__ bool Touches(int place) const {
-    return touched[place / kBurstWord] >> (place % kBurstWord) & 1;
-  }
-
- private:
-  // The thread that finds the first entry of a neuron adds all of them, in the order given.
-  __device__ void Add(const ActiveSet& injected, int64_t first, int64_t i) {
-    const int32_t id = injected.indices[i];
-    const int64_t place = id - first;
-    if (i > ends[0] && injected.indices[i - 1] == id) return;
-    if (place < 0 || place >= kBurstTile) return;
-    float sum = 0.0f;
-    for (; i < ends[1] && injected.indices[i] == id; ++i) sum += injected.values[i];
-    sums[place] = sum;
-    atomicOr(touched + place / kBurstWord, 1u << (place % kBurstWord));
-  }
-};
-
-// What a thread has of its neurons in a tile: threadIdx.x, threadIdx.x + kBlock and so on.
+// What a thread has of its neurons in a tile: threadIdx.x, threadIdx.x + kBlock and so on. All loads
+// of a kind come before the first store, behind which the compiler would keep them.
 struct Rows {
   float inputs[kRows];
   bool candidates[kRows];
@@ -119,39 +65,46 @@ __device__ __forceinline__ int64_t NeuronOf(int64_t first, int row) {
   return first + row * kBlock + threadIdx.x;
 }
 
-// Adds up what each neuron receives, and writes it.
-__device__ inline void Collect(const BurstProblem& problem, const BurstRules& rules, bool has_sums,
-                               int64_t first, const Staging& staging, bool is_staged, Rows* rows) {
+// What arrives over synapses, and at whom.
+__device__ inline void Receive(const BurstProblem& problem, bool has_sums, int64_t first,
+                               uint32_t (&sums)[kRows], bool (&reached)[kRows]) {
+  uint32_t cancelled[kRows], more[kRows];
 #pragma unroll
   for (int r = 0; r < kRows; ++r) {
     const int64_t id = NeuronOf(first, r);
-    rows->inputs[r] = 0.0f;
-    rows->candidates[r] = false;
+    const bool exists = id < problem.num_neurons, arrives = problem.arriving != nullptr && exists;
+    sums[r] = has_sums && exists ? __ldcg(problem.sums + id) : 0;
+    cancelled[r] = has_sums && exists ? __ldcg(problem.cancelled + id / kBurstWord) : 0;
+    more[r] = arrives ? problem.arriving[id] : 0;
+    reached[r] = arrives && problem.reached[id];
+  }
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) {
+    reached[r] |= sums[r] != 0 || (cancelled[r] >> (threadIdx.x % kBurstWord) & 1) != 0;
+    sums[r] += more[r];
+  }
+}
+
+// Adds up what each neuron receives, and writes it.
+__device__ inline void Collect(const BurstProblem& problem, const BurstRules& rules, bool has_sums,
+                               int64_t first, const Staging& staging, bool is_staged, Rows* rows) {
+  uint32_t sums[kRows];
+  Receive(problem, has_sums, first, sums, rows->candidates);
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) {
+    const int64_t id = NeuronOf(first, r);
     if (id >= problem.num_neurons) continue;
-    uint32_t sum = has_sums ? __ldcg(problem.sums + id) : 0;
-    bool is_candidate = sum != 0;
-    if (has_sums) {
-      is_candidate |= __ldcg(problem.cancelled + id / kBurstWord) >> (id % kBurstWord) & 1;
-    }
-    if (problem.arriving != nullptr) {
-      sum += static_cast<uint32_t>(problem.arriving[id]);
-      is_candidate |= problem.reached[id];
-    }
-    float staged = 0.0f;
     const int place = static_cast<int>(id - first);
-    if (is_staged && staging.Touches(place)) {
-      staged = staging.sums[place];
-      is_candidate = true;
-    }
+    const bool is_injected = is_staged && staging.Touches(place);
+    float staged = is_injected ? staging.sums[place] : 0.0f;
+    rows->candidates[r] |= is_injected;
     for (const bool gets_power : {id == rules.power_neuron, problem.IsTired(rules, id)}) {
       if (gets_power) staged += problem.power;
-      is_candidate |= gets_power;
+      rows->candidates[r] |= gets_power;
     }
-    const float received = static_cast<float>(static_cast<int32_t>(sum)) * rules.unit;
-    rows->inputs[r] = staged + received;
-    rows->candidates[r] = is_candidate;
+    rows->inputs[r] = staged + static_cast<float>(static_cast<int32_t>(sums[r])) * rules.unit;
     problem.inputs[id] = rows->inputs[r];
-    problem.candidates[id] = is_candidate;
+    problem.candidates[id] = rows->candidates[r];
   }
 }
 
@@ -167,23 +120,36 @@ __device__ inline void Recall(const BurstProblem& problem, int64_t first, Rows* 
   }
 }
 
+// Whose potential is 0 at the start of a burst.
+__device__ inline void FindResets(const BurstProblem& problem, const BurstRules& rules,
+                                  int64_t first, bool (&resets)[kRows]) {
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) {
+    const int64_t id = NeuronOf(first, r);
+    resets[r] = !rules.keeps_residues && id < problem.num_neurons &&
+                !problem.neurons.accumulates[id];
+  }
+}
+
 // Lets the candidates of a tile fire or leak, and counts who fires.
 __device__ inline void Advance(const BurstProblem& problem, const BurstRules& rules, int64_t first,
-                               bool in_batch, const Rows& rows) {
+                               bool in_batch, const bool (&resets)[kRows], const Rows& rows) {
   __shared__ uint32_t num_fires;
   if (threadIdx.x == 0) num_fires = 0;
   const BurstNeurons& neurons = problem.neurons;
   Candidate candidates[kRows];
 #pragma unroll
   for (int r = 0; r < kRows; ++r) {
-    const uint32_t id = static_cast<uint32_t>(NeuronOf(first, r));
     candidates[r] = {};
-    if (rows.candidates[r]) candidates[r] = Candidate::Load(neurons, id);
-    const bool exists = NeuronOf(first, r) < problem.num_neurons;
-    if (!rules.keeps_residues && exists && !neurons.accumulates[id]) {
-      candidates[r].potential = 0.0f;
-      neurons.potential[id] = 0.0f;
+    if (rows.candidates[r]) {
+      candidates[r] = Candidate::Load(neurons, static_cast<uint32_t>(NeuronOf(first, r)));
     }
+  }
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) {
+    if (!resets[r]) continue;
+    candidates[r].potential = 0.0f;
+    neurons.potential[NeuronOf(first, r)] = 0.0f;
   }
   __syncthreads();  // `num_fires` is 0
 #pragma unroll
@@ -230,8 +196,9 @@ __global__ void __launch_bounds__(kBlock, kBlocksPerMultiprocessor)
   const int64_t first = blockIdx.x * kBurstTile;
   for (int64_t b = blockIdx.y; b < call.batch.size; b += gridDim.y) {
     const BurstProblem problem = call.batch.At(b);
-    bool in_batch = false;
+    bool in_batch = false, resets[kRows];
     Rows rows;
+    FindResets(problem, rules, first, resets);
     if constexpr (kCollected) {
       AwaitKernelBefore();
       in_batch = __ldcg(problem.totals + kCandidates) >= rules.batch_threshold;
@@ -245,7 +212,7 @@ __global__ void __launch_bounds__(kBlock, kBlocksPerMultiprocessor)
     if (first == 0 && threadIdx.x == 0) {
       problem.totals[kListedBefore] = static_cast<uint32_t>(problem.NumFired());
     }
-    Advance(problem, rules, first, in_batch, rows);
+    Advance(problem, rules, first, in_batch, resets, rows);
   }
 }
 

@@ -74,7 +74,7 @@ __device__ void CopyOut(const T* source, uint32_t count, T* destination) {
 }
 
 // Replaces the number of synapses in each slice by that in the slices before it.
-__device__ uint32_t AddUpSlices(uint32_t* cursors, int slices, uint16_t* offsets) {
+__device__ inline uint32_t AddUpSlices(uint32_t* cursors, int slices, uint16_t* offsets) {
   const int mine = (slices + kThreads - 1) / kThreads;
   const int first = min(static_cast<int>(threadIdx.x) * mine, slices);
   const int last = min(first + mine, slices);

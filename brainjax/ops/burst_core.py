@@ -18,7 +18,7 @@ from brainjax.ops.sparse_rows import CompressedRows
 
 HANDLER = "BrainjaxBurstCore"
 
-# Scratch beside that of the propagation, in words: see the constants in burst_core.h.
+# Scratch beside that of the propagation, in words: see the constants in burst_batch.h.
 _WORD, _TILE, _PARTS = 32, 1024, 16
 
 
