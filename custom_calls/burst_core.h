@@ -128,7 +128,8 @@ struct BurstOperands {
     const int64_t all = batch.size * n;
     const int64_t tiles = (n + kBurstTile - 1) / kBurstTile;
     const bool is_sent = is_driven.dimensions().back() > 0;
-    return Holds(*sent, is_sent ? all : 0) && Holds(potential, all) && Holds(countdown, all) && Holds(fire_count, all) &&
+    return Holds(*sent, is_sent ? all : 0) && Holds(potential, all) && Holds(countdown, all) &&
+           Holds(fire_count, all) &&
            Holds(indices, all) && Holds(values, all) && Holds(count, batch.size) &&
            Holds(*inputs, all) && Holds(*candidates, all) && Holds(*sums, all) &&
            Holds(*fires, batch.size * batch.num_words) &&

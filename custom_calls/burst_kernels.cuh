@@ -34,8 +34,8 @@ struct BurstCall {
 };
 static_assert(sizeof(BurstCall) <= 4096, "what a kernel may be given");
 
-// Clears what candidates are counted in, where no sums are prepared. The first kernel of a call must
-// not overlap with what came before the call.
+// Clears what candidates are counted in, where no sums are prepared. The first kernel of a call
+// must not overlap with what came before the call.
 __global__ void ClearKernel(const __grid_constant__ BurstCall call) {
   AdmitNextKernel();
   for (int64_t b = blockIdx.y; b < call.batch.size; b += gridDim.y) {
@@ -54,8 +54,8 @@ __global__ void __launch_bounds__(kBlock) SendKernel(const __grid_constant__ Bur
   }
 }
 
-// What a thread has of its neurons in a tile: threadIdx.x, threadIdx.x + kBlock and so on. All loads
-// of a kind come before the first store, behind which the compiler would keep them.
+// What a thread has of its neurons in a tile: threadIdx.x, threadIdx.x + kBlock and so on. All
+// loads of a kind come before the first store, behind which the compiler would keep them.
 struct Rows {
   float inputs[kRows];
   bool candidates[kRows];

@@ -104,7 +104,8 @@ struct Candidate {
     const bool is_tired = IsLimited(limit) && fires >= limit && !in_batch;
     const uint32_t pause = neurons.refractory_period[id] + (is_tired ? neurons.snooze[id] : 0u);
     neurons.fire_count[id] = static_cast<uint16_t>(fires);
-    if (pause > 0) neurons.countdown[id] = static_cast<uint16_t>(pause < kMaxCount ? pause : kMaxCount);
+    const uint32_t kept = pause < kMaxCount ? pause : kMaxCount;
+    if (kept > 0) neurons.countdown[id] = static_cast<uint16_t>(kept);  // else it is 0 already
     neurons.potential[id] = sum;
   }
 

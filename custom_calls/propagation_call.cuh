@@ -104,7 +104,7 @@ struct Call {
   uint32_t sort_blocks;  // for each batch element
 };
 
-// Calls body(b, problem, events) for each problem of the batch: all blocks of a column of the grid do.
+// Calls body(b, problem, events) for each problem of the batch: the blocks of a row of the grid do.
 template <typename Events, typename Body>
 __device__ __forceinline__ void ForEachProblem(const Call<typename Events::Weight>& call,
                                                const Body& body) {

@@ -133,8 +133,8 @@ cudaError_t StartSort(const Launcher& launcher, Call<typename Events::Weight> ca
   return launcher.StartOverlapping(RestKernel<Events, kMarked>, grid, kThreads, 0, call);
 }
 
-// The kernels that sum what arrives. With kMarked, neurons whose sum is 0 although something arrives
-// are marked too.
+// The kernels that sum what arrives. With kMarked, neurons whose sum is 0 although something
+// arrives are marked too.
 template <typename Events, bool kMarked>
 ffi::Error Propagate(const char* operation, const Launcher& launcher,
                      Call<typename Events::Weight> call) {
@@ -152,14 +152,15 @@ ffi::Error Propagate(const char* operation, const Launcher& launcher,
     const int64_t vectors = CeilDiv(call.batch.size * int64_t{first.num_post}, 4 * kThreads);
     const dim3 grid = Events::kCounted ? launcher.Grid(kChunks, call.batch.size)
                                        : launcher.Grid(vectors, 1);
-    PrepareKernel<W, kMarked><<<grid, kThreads, 0, launcher.stream>>>(call, !may_sort, Events::kCounted);
+    PrepareKernel<W, kMarked>
+        <<<grid, kThreads, 0, launcher.stream>>>(call, !may_sort, Events::kCounted);
     if (cudaError_t error = cudaGetLastError()) return StatusOf(operation, error);
   }
   if (may_sort) return StatusOf(operation, StartSort<Events, kMarked>(launcher, call));
   const int64_t blocks = CeilDiv(max_synapses, Events::kWidth * kThreads);
   const dim3 grid = launcher.Grid(blocks, call.batch.size);
-  return StatusOf(operation,
-                  launcher.StartOverlapping(ScatterKernel<Events, kMarked>, grid, kThreads, 0, call));
+  const auto scatter = ScatterKernel<Events, kMarked>;
+  return StatusOf(operation, launcher.StartOverlapping(scatter, grid, kThreads, 0, call));
 }
 
 }  // namespace propagation
