@@ -17,6 +17,11 @@ struct ActiveSet {
   BRAINJAX_HOST_DEVICE float Value(int64_t i) const { return values ? values[i] : 1.0f; }
 };
 
+// Entries in use. A count may be anything: it was computed on the device.
+BRAINJAX_HOST_DEVICE inline int64_t NumListed(int64_t count, int64_t capacity) {
+  return count < 0 ? 0 : count < capacity ? count : capacity;
+}
+
 // The sets of a batch, as vmap passes them.
 struct ActiveSets {
   const int32_t* indices;
@@ -25,16 +30,9 @@ struct ActiveSets {
   int64_t capacity;
   BatchOffsets indices_at, values_at, counts_at;
 
-  // A count may be anything: it was computed on the device.
   BRAINJAX_HOST_DEVICE ActiveSet At(int64_t b) const {
-    return Set(indices_at(b), values ? values_at(b) : 0, counts_at(b));
-  }
-
-  // The one whose parts are so far behind those of the first.
-  BRAINJAX_HOST_DEVICE ActiveSet Set(int64_t index, int64_t value, int64_t number) const {
-    const int64_t count = counts[number];
-    return {indices + index, values ? values + value : nullptr,
-            count < 0 ? 0 : count < capacity ? count : capacity};
+    return {indices + indices_at(b), values ? values + values_at(b) : nullptr,
+            NumListed(counts[counts_at(b)], capacity)};
   }
 };
 

@@ -11,15 +11,16 @@
 namespace brainjax {
 
 // Scratch of a network: see the constants in burst_core.py.
-constexpr int64_t kBurstWord = 32, kBurstTile = 1024, kBurstParts = 16;
+constexpr int64_t kBurstWord = 32, kBurstTile = 512, kBurstParts = 16;
 
 // One network in one burst.
 struct BurstProblem {
   BurstNeurons neurons;
-  ActiveSet injected;  // ids ascend
-  float power;
-  bool fatigued;
-  uint32_t burst;
+  ActiveSet injected;           // ids ascend; its count is the room for them
+  const int32_t* num_injected;  // may be anything
+  const float* power;
+  const bool* fatigued;
+  const uint32_t* burst;
   const bool* is_driven;    // null: every spike sends 1
   const int32_t* arriving;  // null: nothing
   const bool* reached;
@@ -29,17 +30,20 @@ struct BurstProblem {
   float* sent;         // by each that fired, if some are driven; scratch, as are all below
   int32_t* sums;       // over synapses
   uint32_t* cancelled;  // one bit for each neuron: maybe reached although the sum is 0
-  uint32_t* totals;     // 2 * kBurstParts words, behind these
-  uint32_t* tile_fires;  // neurons that fire in each tile
+  uint32_t* totals;       // 2 * kBurstParts words, behind these
+  uint64_t* tile_states;  // of who fires in each tile, behind these
+  uint32_t* tile_starts;  // where each tile's part of what is injected begins, and where all end
   // Who fired, and then who fires.
   int32_t* indices;
   float* values;
   int32_t* count;
   int64_t num_neurons;
 
-  // Entries of the list of who fired, which may be anything.
-  BRAINJAX_HOST_DEVICE int64_t NumFired() const {
-    return *count < 0 ? 0 : *count < num_neurons ? *count : num_neurons;
+  // Entries of the list of who fired, whose number may be anything.
+  BRAINJAX_HOST_DEVICE int64_t NumFired() const { return NumListed(*count, num_neurons); }
+
+  BRAINJAX_HOST_DEVICE ActiveSet Injected() const {
+    return {injected.indices, injected.values, NumListed(*num_injected, injected.count)};
   }
 
   // What an entry of that list sends, where some are driven.
@@ -48,9 +52,9 @@ struct BurstProblem {
     return id < num_neurons && is_driven[id] ? KeptStrength(rules, values[place]) : 1.0f;
   }
 
-  // Whether a neuron belongs to the fatigue area of a fatigued network.
-  BRAINJAX_HOST_DEVICE bool IsTired(const BurstRules& rules, int64_t id) const {
-    return fatigued && rules.fatigue_area >= 0 && neurons.area[id] == rules.fatigue_area;
+  // Whether the fatigue area receives the power.
+  BRAINJAX_HOST_DEVICE bool IsFatigued(const BurstRules& rules) const {
+    return rules.fatigue_area >= 0 && *fatigued;
   }
 };
 
@@ -59,73 +63,66 @@ BRAINJAX_FAR_FUNCTION int64_t OffsetOf(const BatchOffsets& offsets, int64_t b) {
   return offsets(b);
 }
 
-// An operand of which the elements of a batch may share one.
-template <typename T>
-struct BatchedOperand {
-  const T* first;
-  BatchOffsets offsets;
-
-  template <typename Offset>
-  BRAINJAX_HOST_DEVICE const T* At(const Offset& offset) const {
-    return first + offset(offsets);
-  }
-};
-
 // A batch of networks. Each has its own state; which of the rest they share says vmap.
 struct BurstBatch {
-  BurstProblem first;  // element 0; its parameters are below
+  BurstProblem first;  // element 0
   BurstRules rules;
-  BatchedOperand<int32_t> area, arriving;
-  BatchedOperand<float> threshold, threshold_limit, leak, excitability, power;
-  BatchedOperand<uint16_t> refractory_period, fire_limit, snooze;
-  BatchedOperand<bool> accumulates, fatigued, reached, is_driven;
-  BatchedOperand<uint32_t> burst;
-  ActiveSets injected;
-  int64_t size, num_words, stride;  // words of the fires, and of all scratch
+  BatchOffsets area, threshold, threshold_limit, leak, excitability;
+  BatchOffsets refractory_period, fire_limit, snooze, accumulates;
+  BatchOffsets injected, injections, num_injected, power, fatigued, burst;
+  BatchOffsets is_driven, arriving, reached;
+  int64_t size, num_words;  // of the fires
+  int64_t stride;           // words of scratch, an even number
 
-  BRAINJAX_HOST_DEVICE BurstProblem At(int64_t b) const {
-    if (b == 0) return Element(0, [](const BatchOffsets&) { return int64_t{0}; });
-    return Element(b, [b](const BatchOffsets& offsets) { return OffsetOf(offsets, b); });
+  BRAINJAX_HOST_DEVICE int64_t NumTiles() const {
+    return (first.num_neurons + kBurstTile - 1) / kBurstTile;
   }
 
- private:
-  template <typename Offset>
-  BRAINJAX_HOST_DEVICE BurstProblem Element(int64_t b, const Offset& offset) const {
+  // Words of scratch in front of the states of the tiles, in front of their starts, and in all.
+  BRAINJAX_HOST_DEVICE int64_t StatesAt() const {
+    return (num_words + 2 * kBurstParts + 1) / 2 * 2;
+  }
+  BRAINJAX_HOST_DEVICE int64_t StartsAt() const { return StatesAt() + 2 * NumTiles(); }
+  int64_t ScratchWords() const { return (StartsAt() + NumTiles() + 2) / 2 * 2; }
+
+  BRAINJAX_HOST_DEVICE BurstProblem At(int64_t b) const {
+    const auto add = [b](auto*& operand, const BatchOffsets& offsets) {
+      if (operand != nullptr) operand += OffsetOf(offsets, b);
+    };
     BurstProblem element = first;
+    if (b == 0) return element;
     const int64_t n = first.num_neurons;
-    const BurstNeurons& states = first.neurons;
-    element.neurons = {area.At(offset),
-                       threshold.At(offset),
-                       threshold_limit.At(offset),
-                       leak.At(offset),
-                       excitability.At(offset),
-                       refractory_period.At(offset),
-                       fire_limit.At(offset),
-                       snooze.At(offset),
-                       accumulates.At(offset),
-                       states.potential + b * n,
-                       states.countdown + b * n,
-                       states.fire_count + b * n};
-    element.injected = injected.Set(offset(injected.indices_at), offset(injected.values_at),
-                                    offset(injected.counts_at));
-    element.power = *power.At(offset);
-    element.fatigued = *fatigued.At(offset);
-    element.burst = *burst.At(offset);
-    if (first.is_driven != nullptr) {
-      element.is_driven = is_driven.At(offset);
-      element.sent += b * n;
-    }
-    if (first.arriving != nullptr) {
-      element.arriving = arriving.At(offset);
-      element.reached = reached.At(offset);
-    }
+    BurstNeurons& neurons = element.neurons;
+    add(neurons.area, area);
+    add(neurons.threshold, threshold);
+    add(neurons.threshold_limit, threshold_limit);
+    add(neurons.leak, leak);
+    add(neurons.excitability, excitability);
+    add(neurons.refractory_period, refractory_period);
+    add(neurons.fire_limit, fire_limit);
+    add(neurons.snooze, snooze);
+    add(neurons.accumulates, accumulates);
+    neurons.potential += b * n;
+    neurons.countdown += b * n;
+    neurons.fire_count += b * n;
+    add(element.injected.indices, injected);
+    add(element.injected.values, injections);
+    add(element.num_injected, num_injected);
+    add(element.power, power);
+    add(element.fatigued, fatigued);
+    add(element.burst, burst);
+    add(element.is_driven, is_driven);
+    add(element.arriving, arriving);
+    add(element.reached, reached);
+    if (element.is_driven != nullptr) element.sent += b * n;
     element.inputs += b * n;
     element.candidates += b * n;
     element.fires += b * num_words;
     element.sums += b * n;
     element.cancelled += b * stride;
     element.totals += b * stride;
-    element.tile_fires += b * stride;
+    element.tile_states += b * stride / 2;
+    element.tile_starts += b * stride;
     element.indices += b * n;
     element.values += b * n;
     element.count += b;

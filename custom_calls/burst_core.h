@@ -84,6 +84,8 @@ struct BurstOperands {
   ffi::Error Map(BurstBatch* batch) {
     const int64_t n = potential.dimensions().back();
     if (!IsInPlace()) return ffi::Error::Internal("burst_core: state must be updated in place");
+    *batch = {};
+    batch->first.num_neurons = n;
     batch->rules = {std::ldexp(1.0f, -static_cast<int>(fraction_bits)), strength_limit,
                     whole_strength, power_neuron, fatigue_area, batch_threshold, keeps_residues,
                     unlimited_block};
@@ -96,7 +98,7 @@ struct BurstOperands {
     if (!MapShared(batch)) {
       return ffi::Error::InvalidArgument("burst_core: dimensions of the operands do not fit");
     }
-    Describe(n, batch);
+    Describe(batch);
     return ffi::Error::Success();
   }
 
@@ -126,62 +128,75 @@ struct BurstOperands {
 
   bool HasSizes(const BurstBatch& batch, int64_t n) {
     const int64_t all = batch.size * n;
-    const int64_t tiles = (n + kBurstTile - 1) / kBurstTile;
     const bool is_sent = is_driven.dimensions().back() > 0;
     return Holds(*sent, is_sent ? all : 0) && Holds(potential, all) && Holds(countdown, all) &&
            Holds(fire_count, all) &&
            Holds(indices, all) && Holds(values, all) && Holds(count, batch.size) &&
            Holds(*inputs, all) && Holds(*candidates, all) && Holds(*sums, all) &&
            Holds(*fires, batch.size * batch.num_words) &&
-           batch.stride >= batch.num_words + tiles + 2 * kBurstParts;
+           batch.stride == batch.ScratchWords();
   }
 
   template <typename Buffer, typename T>
-  bool MapOne(const Buffer& buffer, int core_rank, int64_t length, BatchedOperand<T>* operand) {
-    operand->first = buffer.typed_data();
-    return MapBatch(buffer.dimensions(), core_rank, inputs->dimensions(), 1, &operand->offsets) &&
+  bool MapOne(const Buffer& buffer, int core_rank, int64_t length, const T** first,
+              BatchOffsets* offsets) {
+    *first = buffer.typed_data();
+    return MapBatch(buffer.dimensions(), core_rank, inputs->dimensions(), 1, offsets) &&
            (core_rank == 0 || buffer.dimensions().back() == length);
   }
 
-  bool MapShared(BurstBatch* batch) {
-    const int64_t n = inputs->dimensions().back();
-    const bool arrives = arriving.dimensions().back() > 0;
-    const bool drives = is_driven.dimensions().back() > 0;
-    return MapOne(area, 1, n, &batch->area) && MapOne(threshold, 1, n, &batch->threshold) &&
-           MapOne(threshold_limit, 1, n, &batch->threshold_limit) &&
-           MapOne(leak, 1, n, &batch->leak) && MapOne(excitability, 1, n, &batch->excitability) &&
-           MapOne(refractory_period, 1, n, &batch->refractory_period) &&
-           MapOne(fire_limit, 1, n, &batch->fire_limit) && MapOne(snooze, 1, n, &batch->snooze) &&
-           MapOne(accumulates, 1, n, &batch->accumulates) &&
-           MapActiveSets(injected, injections, num_injected, inputs->dimensions(), 1,
-                         &batch->injected) &&
-           MapOne(power, 0, 1, &batch->power) && MapOne(fatigued, 0, 1, &batch->fatigued) &&
-           MapOne(burst, 0, 1, &batch->burst) &&
-           MapOne(arriving, 1, arrives ? n : 0, &batch->arriving) &&
-           MapOne(reached, 1, arrives ? n : 0, &batch->reached) &&
-           MapOne(is_driven, 1, drives ? n : 0, &batch->is_driven);
+  // Maps numbers of all neurons, or null where there are none.
+  template <typename Buffer, typename T>
+  bool MapOptional(const Buffer& buffer, int64_t n, const T** first, BatchOffsets* offsets) {
+    const bool is_absent = buffer.dimensions().back() == 0;
+    if (!MapOne(buffer, 1, is_absent ? 0 : n, first, offsets)) return false;
+    if (is_absent) *first = nullptr;
+    return true;
   }
 
-  void Describe(int64_t n, BurstBatch* batch) {
+  bool MapShared(BurstBatch* batch) {
+    const int64_t n = inputs->dimensions().back(), room = injected.dimensions().back();
     BurstProblem& first = batch->first;
-    first = {};
+    BurstNeurons& neurons = first.neurons;
+    first.injected.count = room;
+    return MapOne(area, 1, n, &neurons.area, &batch->area) &&
+           MapOne(threshold, 1, n, &neurons.threshold, &batch->threshold) &&
+           MapOne(threshold_limit, 1, n, &neurons.threshold_limit, &batch->threshold_limit) &&
+           MapOne(leak, 1, n, &neurons.leak, &batch->leak) &&
+           MapOne(excitability, 1, n, &neurons.excitability, &batch->excitability) &&
+           MapOne(refractory_period, 1, n, &neurons.refractory_period, &batch->refractory_period) &&
+           MapOne(fire_limit, 1, n, &neurons.fire_limit, &batch->fire_limit) &&
+           MapOne(snooze, 1, n, &neurons.snooze, &batch->snooze) &&
+           MapOne(accumulates, 1, n, &neurons.accumulates, &batch->accumulates) &&
+           MapOne(injected, 1, room, &first.injected.indices, &batch->injected) &&
+           MapOne(injections, 1, room, &first.injected.values, &batch->injections) &&
+           MapOne(num_injected, 0, 1, &first.num_injected, &batch->num_injected) &&
+           MapOne(power, 0, 1, &first.power, &batch->power) &&
+           MapOne(fatigued, 0, 1, &first.fatigued, &batch->fatigued) &&
+           MapOne(burst, 0, 1, &first.burst, &batch->burst) &&
+           MapOptional(is_driven, n, &first.is_driven, &batch->is_driven) &&
+           MapOptional(arriving, n, &first.arriving, &batch->arriving) &&
+           MapOptional(reached, n, &first.reached, &batch->reached) &&
+           (first.arriving == nullptr) == (first.reached == nullptr);
+  }
+
+  void Describe(BurstBatch* batch) {
+    BurstProblem& first = batch->first;
     first.neurons.potential = new_potential->typed_data();
     first.neurons.countdown = new_countdown->typed_data();
     first.neurons.fire_count = new_fire_count->typed_data();
-    first.is_driven = is_driven.dimensions().back() > 0 ? is_driven.typed_data() : nullptr;
     first.sent = sent->typed_data();
-    first.arriving = arriving.dimensions().back() > 0 ? arriving.typed_data() : nullptr;
     first.inputs = inputs->typed_data();
     first.candidates = candidates->typed_data();
     first.fires = fires->typed_data();
     first.sums = sums->typed_data();
     first.cancelled = words->typed_data();
     first.totals = first.cancelled + batch->num_words;
-    first.tile_fires = first.totals + 2 * kBurstParts;
+    first.tile_states = reinterpret_cast<uint64_t*>(first.cancelled + batch->StatesAt());
+    first.tile_starts = first.cancelled + batch->StartsAt();
     first.indices = new_indices->typed_data();
     first.values = new_values->typed_data();
     first.count = new_count->typed_data();
-    first.num_neurons = n;
   }
 };
 

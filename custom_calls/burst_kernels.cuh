@@ -1,14 +1,15 @@
-// The kernels of a burst behind those that sum what arrives: collect, advance, list.
+// The kernels of a burst behind those that sum what arrives: collect and advance.
 //
-// A block looks after a tile of neurons, a lane of a warp after every 32nd: what lies side by side
-// is read together, the bits of who fires are those of a ballot, and where no lane of a warp has a
-// candidate nothing is read of its neurons.
+// A block looks after a tile of neurons, a thread after one: what lies side by side is read
+// together, and the bits of who fires are those of a ballot. More neurons a thread would mean more
+// instructions, each of which a small network runs once, and waits for.
 #ifndef BRAINJAX_BURST_KERNELS_CUH_
 #define BRAINJAX_BURST_KERNELS_CUH_
 
 #include <cstdint>
 
 #include "burst_core.h"
+#include "burst_listing.cuh"
 #include "burst_staging.cuh"
 #include "launch.h"
 #include "propagation_call.cuh"
@@ -19,13 +20,10 @@ namespace burst {
 
 using propagation::AdmitNextKernel;
 using propagation::AwaitKernelBefore;
-using propagation::ExclusiveScan;
 
-constexpr int kBlocksPerMultiprocessor = 4;
-constexpr int kRows = kBurstTile / kBlock;  // neurons of a thread
-constexpr int kListedTiles = kBlock / kTileWords;  // of which a block lists the neurons at a time
-// Places of BurstProblem::totals.
-constexpr int kCandidates = 0, kListedBefore = 1;
+constexpr int64_t kPreloaded = 1 << 20;  // neurons whose state the cache holds
+constexpr int64_t kSmall = 1 << 18;      // neurons that make a tile for each block
+constexpr int kCandidates = 0;  // place in BurstProblem::totals
 
 // What a call is beside its operands.
 struct BurstCall {
@@ -34,228 +32,178 @@ struct BurstCall {
 };
 static_assert(sizeof(BurstCall) <= 4096, "what a kernel may be given");
 
-// Clears what candidates are counted in, where no sums are prepared. The first kernel of a call
-// must not overlap with what came before the call.
-__global__ void ClearKernel(const __grid_constant__ BurstCall call) {
-  AdmitNextKernel();
-  for (int64_t b = blockIdx.y; b < call.batch.size; b += gridDim.y) {
-    call.batch.first.totals[b * call.batch.stride + kCandidates] = 0;
+// Calls use(problem) for the networks of a row of the grid. A single one is read where the kernel's
+// parameters are, which takes no registers.
+template <bool kSingle, typename Use>
+__device__ __forceinline__ void ForEachNetwork(const BurstCall& call, const Use& use) {
+  if constexpr (kSingle) {
+    use(call.batch.first);
+  } else {
+    for (int64_t b = blockIdx.y; b < call.batch.size; b += gridDim.y) use(call.batch.At(b));
   }
 }
 
-// Writes what each neuron that fired sends, where some are driven.
-__global__ void __launch_bounds__(kBlock) SendKernel(const __grid_constant__ BurstCall call) {
-  for (int64_t b = blockIdx.y; b < call.batch.size; b += gridDim.y) {
-    const BurstProblem problem = call.batch.At(b);
-    const int64_t fired = problem.NumFired(), stride = int64_t{gridDim.x} * kBlock;
-    for (int64_t i = int64_t{blockIdx.x} * kBlock + threadIdx.x; i < fired; i += stride) {
-      problem.sent[i] = problem.Sent(call.batch.rules, i);
+// What comes before spikes are summed. It must not overlap with what came before the call.
+template <typename W>
+__global__ void __launch_bounds__(kBlock)
+    BeginKernel(const __grid_constant__ BurstCall call,
+                const __grid_constant__ propagation::Call<W> summing) {
+  static_assert(kBlock == propagation::kThreads);
+  AdmitNextKernel();
+  if (call.has_sums) {
+    if (summing.sort_from == 0) propagation::ClearSums(summing.batch);
+    propagation::CountRows(summing);
+  }
+  const BurstBatch& batch = call.batch;
+  for (int64_t b = blockIdx.y; b < batch.size; b += gridDim.y) {
+    const BurstProblem problem = batch.At(b);
+    const int64_t thread = int64_t{blockIdx.x} * kBlock + threadIdx.x;
+    const int64_t stride = int64_t{gridDim.x} * kBlock;
+    for (int64_t i = thread; i < batch.StartsAt(); i += stride) problem.cancelled[i] = 0;
+    FindStarts(problem, batch.NumTiles());
+    if (problem.is_driven == nullptr) continue;
+    for (int64_t i = thread; i < problem.NumFired(); i += stride) {
+      problem.sent[i] = problem.Sent(batch.rules, i);
     }
   }
 }
 
-// What a thread has of its neurons in a tile: threadIdx.x, threadIdx.x + kBlock and so on. All
-// loads of a kind come before the first store, behind which the compiler would keep them.
-struct Rows {
-  float inputs[kRows];
-  bool candidates[kRows];
+// What a neuron receives, and whether it receives anything.
+struct Received {
+  float input;
+  bool is_candidate;
 };
 
-__device__ __forceinline__ int64_t NeuronOf(int64_t first, int row) {
-  return first + row * kBlock + threadIdx.x;
+// What arrives over synapses.
+__device__ inline uint32_t Arriving(const BurstProblem& problem, bool has_sums, uint32_t id,
+                                    bool* reached) {
+  uint32_t sum = 0, cancelled = 0, more = 0;
+  bool reached_otherwise = false;
+  if (has_sums) {
+    sum = __ldcg(problem.sums + id);
+    cancelled = __ldcg(problem.cancelled + id / kBurstWord) >> (id % kBurstWord) & 1;
+  }
+  if (problem.arriving != nullptr) {
+    more = problem.arriving[id];
+    reached_otherwise = problem.reached[id];
+  }
+  *reached = sum != 0 || cancelled != 0 || reached_otherwise;
+  return sum + more;
 }
 
-// What arrives over synapses, and at whom.
-__device__ inline void Receive(const BurstProblem& problem, bool has_sums, int64_t first,
-                               uint32_t (&sums)[kRows], bool (&reached)[kRows]) {
-  uint32_t cancelled[kRows], more[kRows];
-#pragma unroll
-  for (int r = 0; r < kRows; ++r) {
-    const int64_t id = NeuronOf(first, r);
-    const bool exists = id < problem.num_neurons, arrives = problem.arriving != nullptr && exists;
-    sums[r] = has_sums && exists ? __ldcg(problem.sums + id) : 0;
-    cancelled[r] = has_sums && exists ? __ldcg(problem.cancelled + id / kBurstWord) : 0;
-    more[r] = arrives ? problem.arriving[id] : 0;
-    reached[r] = arrives && problem.reached[id];
+// Adds up what the neuron of this thread receives, and writes it.
+__device__ inline Received Collect(const BurstProblem& problem, const BurstRules& rules,
+                                   bool has_sums, uint32_t id, const Staging& staging,
+                                   bool is_staged) {
+  if (id >= problem.num_neurons) return {0.0f, false};
+  Received received;
+  const uint32_t sum = Arriving(problem, has_sums, id, &received.is_candidate);
+  const bool is_injected = is_staged && staging.Touches(threadIdx.x);
+  float staged = is_injected ? staging.sums[threadIdx.x] : 0.0f;
+  received.is_candidate |= is_injected;
+  const bool is_tired =
+      problem.IsFatigued(rules) && problem.neurons.area[id] == rules.fatigue_area;
+  for (const bool gets_power : {id == rules.power_neuron, is_tired}) {
+    if (gets_power) staged += *problem.power;
+    received.is_candidate |= gets_power;
   }
-#pragma unroll
-  for (int r = 0; r < kRows; ++r) {
-    reached[r] |= sums[r] != 0 || (cancelled[r] >> (threadIdx.x % kBurstWord) & 1) != 0;
-    sums[r] += more[r];
-  }
-}
-
-// Adds up what each neuron receives, and writes it.
-__device__ inline void Collect(const BurstProblem& problem, const BurstRules& rules, bool has_sums,
-                               int64_t first, const Staging& staging, bool is_staged, Rows* rows) {
-  uint32_t sums[kRows];
-  Receive(problem, has_sums, first, sums, rows->candidates);
-#pragma unroll
-  for (int r = 0; r < kRows; ++r) {
-    const int64_t id = NeuronOf(first, r);
-    if (id >= problem.num_neurons) continue;
-    const int place = static_cast<int>(id - first);
-    const bool is_injected = is_staged && staging.Touches(place);
-    float staged = is_injected ? staging.sums[place] : 0.0f;
-    rows->candidates[r] |= is_injected;
-    for (const bool gets_power : {id == rules.power_neuron, problem.IsTired(rules, id)}) {
-      if (gets_power) staged += problem.power;
-      rows->candidates[r] |= gets_power;
-    }
-    rows->inputs[r] = staged + static_cast<float>(static_cast<int32_t>(sums[r])) * rules.unit;
-    problem.inputs[id] = rows->inputs[r];
-    problem.candidates[id] = rows->candidates[r];
-  }
+  received.input = staged + static_cast<float>(static_cast<int32_t>(sum)) * rules.unit;
+  problem.inputs[id] = received.input;
+  problem.candidates[id] = received.is_candidate;
+  return received;
 }
 
 // What an earlier kernel of the call collected.
-__device__ inline void Recall(const BurstProblem& problem, int64_t first, Rows* rows) {
-#pragma unroll
-  for (int r = 0; r < kRows; ++r) {
-    const int64_t id = NeuronOf(first, r);
-    const bool exists = id < problem.num_neurons;
-    rows->inputs[r] = exists ? __ldcg(problem.inputs + id) : 0.0f;
-    rows->candidates[r] =
-        exists && __ldcg(reinterpret_cast<const uint8_t*>(problem.candidates) + id) != 0;
-  }
+__device__ inline Received Recall(const BurstProblem& problem, uint32_t id) {
+  if (id >= problem.num_neurons) return {0.0f, false};
+  const auto* candidates = reinterpret_cast<const uint8_t*>(problem.candidates);
+  return {__ldcg(problem.inputs + id), __ldcg(candidates + id) != 0};
 }
 
-// Whose potential is 0 at the start of a burst.
-__device__ inline void FindResets(const BurstProblem& problem, const BurstRules& rules,
-                                  int64_t first, bool (&resets)[kRows]) {
-#pragma unroll
-  for (int r = 0; r < kRows; ++r) {
-    const int64_t id = NeuronOf(first, r);
-    resets[r] = !rules.keeps_residues && id < problem.num_neurons &&
-                !problem.neurons.accumulates[id];
+// What changes of a candidate is written.
+__device__ inline void Store(const BurstNeurons& neurons, uint32_t id, const Candidate& before,
+                             const Outcome& outcome) {
+  neurons.potential[id] = outcome.fires ? 0.0f : outcome.potential;
+  if (outcome.countdown != before.countdown) {
+    neurons.countdown[id] = static_cast<uint16_t>(outcome.countdown);
   }
-}
-
-// Lets the candidates of a tile fire or leak, and counts who fires.
-__device__ inline void Advance(const BurstProblem& problem, const BurstRules& rules, int64_t first,
-                               bool in_batch, const bool (&resets)[kRows], const Rows& rows) {
-  __shared__ uint32_t num_fires;
-  if (threadIdx.x == 0) num_fires = 0;
-  const BurstNeurons& neurons = problem.neurons;
-  Candidate candidates[kRows];
-#pragma unroll
-  for (int r = 0; r < kRows; ++r) {
-    candidates[r] = {};
-    if (rows.candidates[r]) {
-      candidates[r] = Candidate::Load(neurons, static_cast<uint32_t>(NeuronOf(first, r)));
-    }
+  if (outcome.fire_count != before.fire_count) {
+    neurons.fire_count[id] = static_cast<uint16_t>(outcome.fire_count);
   }
-#pragma unroll
-  for (int r = 0; r < kRows; ++r) {
-    if (!resets[r]) continue;
-    candidates[r].potential = 0.0f;
-    neurons.potential[NeuronOf(first, r)] = 0.0f;
-  }
-  __syncthreads();  // `num_fires` is 0
-#pragma unroll
-  for (int r = 0; r < kRows; ++r) {
-    const uint32_t id = static_cast<uint32_t>(NeuronOf(first, r));
-    const bool fires = rows.candidates[r] && candidates[r].Advance(neurons, rules, id,
-                                                                   rows.inputs[r], problem.burst,
-                                                                   in_batch);
-    const uint32_t word = __ballot_sync(kAllLanes, fires);
-    if (Lane() > 0 || NeuronOf(first, r) >= problem.num_neurons) continue;
-    problem.fires[id / kBurstWord] = word;
-    if (word != 0) atomicAdd(&num_fires, __popc(word));
-  }
-  __syncthreads();
-  if (threadIdx.x == 0) problem.tile_fires[first / kBurstTile] = num_fires;
 }
 
 // Collects and counts the candidates, whose number decides by which rules they advance.
+template <bool kSingle>
 __global__ void __launch_bounds__(kBlock) CollectKernel(const __grid_constant__ BurstCall call) {
   __shared__ Staging staging;
   AdmitNextKernel();
   const int64_t first = blockIdx.x * kBurstTile;
-  for (int64_t b = blockIdx.y; b < call.batch.size; b += gridDim.y) {
-    const BurstProblem problem = call.batch.At(b);
-    const bool is_staged = staging.Fill(problem.injected, first);
+  const uint32_t id = static_cast<uint32_t>(first + threadIdx.x);
+  ForEachNetwork<kSingle>(call, [&](const BurstProblem& problem) {
     AwaitKernelBefore();
-    Rows rows;
-    Collect(problem, call.batch.rules, call.has_sums, first, staging, is_staged, &rows);
-    uint32_t count = 0;
-#pragma unroll
-    for (int r = 0; r < kRows; ++r) {
-      count += __popc(__ballot_sync(kAllLanes, rows.candidates[r]));
-    }
+    const bool is_staged = staging.Fill(problem, first);
+    const Received received =
+        Collect(problem, call.batch.rules, call.has_sums, id, staging, is_staged);
+    const uint32_t count = __popc(__ballot_sync(kAllLanes, received.is_candidate));
     if (Lane() == 0 && count > 0) atomicAdd(problem.totals + kCandidates, count);
-  }
+  });
 }
 
+// Lets the neuron of this thread fire or leak, if it is a candidate.
 template <bool kCollected>
-__global__ void __launch_bounds__(kBlock, kBlocksPerMultiprocessor)
-    AdvanceKernel(const __grid_constant__ BurstCall call) {
-  __shared__ Staging staging;
-  AdmitNextKernel();
+__device__ __forceinline__ Outcome Advance(const BurstCall& call, const BurstProblem& problem,
+                                           int64_t first, Staging& staging) {
   const BurstRules& rules = call.batch.rules;
-  const int64_t first = blockIdx.x * kBurstTile;
-  for (int64_t b = blockIdx.y; b < call.batch.size; b += gridDim.y) {
-    const BurstProblem problem = call.batch.At(b);
-    bool in_batch = false, resets[kRows];
-    Rows rows;
-    FindResets(problem, rules, first, resets);
-    if constexpr (kCollected) {
-      AwaitKernelBefore();
-      in_batch = __ldcg(problem.totals + kCandidates) >= rules.batch_threshold;
-      Recall(problem, first, &rows);
-    } else {
-      const bool is_staged = staging.Fill(problem.injected, first);
-      AwaitKernelBefore();
-      Collect(problem, rules, call.has_sums, first, staging, is_staged, &rows);
-    }
-    // The next kernel overwrites the count while its blocks ask for it.
-    if (first == 0 && threadIdx.x == 0) {
-      problem.totals[kListedBefore] = static_cast<uint32_t>(problem.NumFired());
-    }
-    Advance(problem, rules, first, in_batch, resets, rows);
+  const BurstNeurons& neurons = problem.neurons;
+  const uint32_t id = static_cast<uint32_t>(first + threadIdx.x);
+  const bool exists = id < problem.num_neurons;
+  const bool resets = exists && !rules.keeps_residues && !neurons.accumulates[id];
+  const bool is_preloaded = problem.num_neurons <= kPreloaded;
+  Candidate candidate{};
+  if (exists && is_preloaded) candidate = Candidate::Load(neurons, id);
+  Received received;
+  bool in_batch = false;
+  AwaitKernelBefore();
+  if constexpr (kCollected) {
+    in_batch = __ldcg(problem.totals + kCandidates) >= rules.batch_threshold;
+    received = Recall(problem, id);
+  } else {
+    const bool is_staged = staging.Fill(problem, first);
+    received = Collect(problem, rules, call.has_sums, id, staging, is_staged);
   }
+  Outcome outcome{};
+  if (received.is_candidate) {
+    if (!is_preloaded) candidate = Candidate::Load(neurons, id);
+    if (resets) candidate.potential = 0.0f;
+    Limits limits{};
+    if (candidate.NeedsLimits(received.input)) limits = Limits::Load(neurons, id);
+    outcome = candidate.Advance(limits, rules, id, received.input, *problem.burst, in_batch);
+    Store(neurons, id, candidate, outcome);
+  } else if (resets) {
+    neurons.potential[id] = 0.0f;
+  }
+  return outcome;
 }
 
-// Lists who fires in ascending order and puts them at 0. A block lists consecutive tiles.
-__global__ void __launch_bounds__(kBlock)
-    ListKernel(const __grid_constant__ BurstCall call, int64_t tiles_per_block) {
-  AwaitKernelBefore();
-  const int64_t n = call.batch.first.num_neurons, tiles = CeilDiv(n, kBurstTile);
-  const int64_t first = min(blockIdx.x * tiles_per_block, tiles);
-  const int64_t last = min(first + tiles_per_block, tiles);
-  for (int64_t b = blockIdx.y; b < call.batch.size; b += gridDim.y) {
-    const BurstProblem problem = call.batch.At(b);
-    uint32_t before = 0, all = 0;
-    for (int64_t tile = threadIdx.x; tile < tiles; tile += kBlock) {
-      const uint32_t fires = __ldcg(problem.tile_fires + tile);
-      before += tile < first ? fires : 0;
-      all += fires;
-    }
-    uint32_t place, total;
-    ExclusiveScan<kBlock>(before, &place);
-    ExclusiveScan<kBlock>(all, &total);
-    for (int64_t tile = first; tile < last; tile += kListedTiles) {
-      const int64_t word = tile * kTileWords + threadIdx.x;
-      uint32_t bits = word < call.batch.num_words ? __ldcg(problem.fires + word) : 0, listed;
-      const uint32_t fires = __popc(bits);
-      int64_t rank = int64_t{place} + ExclusiveScan<kBlock>(fires, &listed);
-      for (; bits != 0; bits &= bits - 1, ++rank) {
-        const int64_t id = word * kBurstWord + __ffs(bits) - 1;
-        problem.indices[rank] = static_cast<int32_t>(id);
-        problem.values[rank] = __ldcg(problem.neurons.potential + id);
-        problem.neurons.potential[id] = 0.0f;
+// Advances the neurons of so many tiles a block, one tile after the other, and lists who fires.
+template <bool kSingle, bool kCollected>
+__global__ void __launch_bounds__(kBlock, kSingle ? 4 : 3)
+    AdvanceKernel(const __grid_constant__ BurstCall call, int tiles) {
+  __shared__ Staging staging;
+  __shared__ Listing listing;
+  const int64_t first = int64_t{blockIdx.x} * tiles * kBurstTile;
+  ForEachNetwork<kSingle>(call, [&](const BurstProblem& problem) {
+#pragma unroll 1
+    for (int tile = 0; tile < tiles; ++tile) {
+      const int64_t begin = first + tile * kBurstTile;
+      Outcome outcome{};
+      if (begin < problem.num_neurons) {
+        outcome = Advance<kCollected>(call, problem, begin, staging);
       }
-      place += listed;
+      listing.Keep(tile, outcome);
     }
-    // Behind them, what the last burst listed becomes padding.
-    const int64_t listed_before = __ldcg(problem.totals + kListedBefore);
-    const int64_t thread = int64_t{blockIdx.x} * kBlock + threadIdx.x;
-    for (int64_t i = total + thread; i < listed_before; i += int64_t{gridDim.x} * kBlock) {
-      problem.indices[i] = static_cast<int32_t>(n);
-      problem.values[i] = 0.0f;
-    }
-    if (thread == 0) *problem.count = static_cast<int32_t>(total);
-  }
+    listing.Write(problem, first, tiles);
+  });
 }
 
 }  // namespace burst

@@ -53,7 +53,25 @@ BRAINJAX_NUMBER_FUNCTION bool IsLimited(uint32_t fire_limit) {
   return fire_limit > 0 && fire_limit < kUnlimited;
 }
 
-// A candidate, with what is read of every one. The rest is read where it is needed.
+// What matters of a neuron only where it may fire, or has fired.
+struct Limits {
+  float threshold_limit, excitability;
+  uint32_t fire_limit, refractory_period, snooze;
+
+  BRAINJAX_NUMBER_FUNCTION static Limits Load(const BurstNeurons& neurons, uint32_t id) {
+    return {neurons.threshold_limit[id], neurons.excitability[id], neurons.fire_limit[id],
+            neurons.refractory_period[id], neurons.snooze[id]};
+  }
+};
+
+// What a burst makes of a candidate.
+struct Outcome {
+  float potential;  // that it fires with, if it does: whoever lists it sets it to 0
+  uint32_t countdown, fire_count;
+  bool fires;
+};
+
+// A candidate, with what is read of every one.
 struct Candidate {
   float potential;  // 0 where it does not accumulate
   float threshold, leak;
@@ -64,53 +82,45 @@ struct Candidate {
             neurons.fire_count[id]};
   }
 
-  // Advances neuron `id` and returns whether it fires. The potential of one that fires is left
-  // at what it fired with: whoever lists it sets it to 0.
-  BRAINJAX_NUMBER_FUNCTION bool Advance(const BurstNeurons& neurons, const BurstRules& rules,
-                                        uint32_t id, float input, uint32_t burst,
-                                        bool in_batch) const {
-    if (countdown > 0) {
-      Rest(neurons, id);
-      return false;
-    }
+  // Otherwise its limits may be anything.
+  BRAINJAX_NUMBER_FUNCTION bool NeedsLimits(float input) const {
+    if (countdown > 0) return countdown == 1 && fire_count > 0;
+    return fire_count > 0 || potential + input >= threshold;
+  }
+
+  BRAINJAX_NUMBER_FUNCTION Outcome Advance(const Limits& limits, const BurstRules& rules,
+                                           uint32_t id, float input, uint32_t burst,
+                                           bool in_batch) const {
+    if (countdown > 0) return Rest(limits);
     const float sum = potential + input;
     const bool reaches = sum >= threshold;
-    const bool in_window = reaches && IsBelowLimit(neurons.threshold_limit[id], sum, in_batch);
-    // Without fires in a row no limit is reached and no row ends.
-    const uint32_t limit = in_window || fire_count > 0 ? neurons.fire_limit[id] : 0;
-    const bool is_full = in_window && IsFull(rules, limit);
-    if (in_window && !is_full && Draws(neurons.excitability[id], id, burst)) {
-      Fire(neurons, id, sum, limit, in_batch);
-      return true;
+    const bool in_window = reaches && IsBelow(limits.threshold_limit, sum, in_batch);
+    const bool is_full = in_window && IsFull(rules, limits.fire_limit);
+    if (in_window && !is_full && Draws(limits.excitability, id, burst)) {
+      return Fire(limits, sum, in_batch);
     }
     const bool is_blocked = is_full && !in_batch;
-    if (fire_count > 0 && (IsLimited(limit) || is_blocked)) neurons.fire_count[id] = 0;
+    const bool row_ends = IsLimited(limits.fire_limit) || is_blocked;
     const float leaked = in_batch && reaches ? 0.0f : sum * (1.0f - leak);
-    neurons.potential[id] = is_blocked ? sum : leaked;
-    return false;
+    return {is_blocked ? sum : leaked, 0, row_ends ? 0 : fire_count, false};
   }
 
  private:
-  BRAINJAX_NUMBER_FUNCTION void Rest(const BurstNeurons& neurons, uint32_t id) const {
-    neurons.countdown[id] = static_cast<uint16_t>(countdown - 1);
-    if (countdown > 1 || fire_count == 0) return;
-    const uint32_t limit = neurons.fire_limit[id];
-    if (IsLimited(limit) && fire_count >= limit) neurons.fire_count[id] = 0;
+  BRAINJAX_NUMBER_FUNCTION Outcome Rest(const Limits& limits) const {
+    const bool is_rested = countdown == 1 && fire_count > 0 && IsLimited(limits.fire_limit) &&
+                           fire_count >= limits.fire_limit;
+    return {potential, countdown - 1, is_rested ? 0 : fire_count, false};
   }
 
-  BRAINJAX_NUMBER_FUNCTION void Fire(const BurstNeurons& neurons, uint32_t id, float sum,
-                                     uint32_t limit, bool in_batch) const {
+  BRAINJAX_NUMBER_FUNCTION Outcome Fire(const Limits& limits, float sum, bool in_batch) const {
     const uint32_t fires = fire_count < kMaxCount ? fire_count + 1 : kMaxCount;
-    const bool is_tired = IsLimited(limit) && fires >= limit && !in_batch;
-    const uint32_t pause = neurons.refractory_period[id] + (is_tired ? neurons.snooze[id] : 0u);
-    neurons.fire_count[id] = static_cast<uint16_t>(fires);
-    const uint32_t kept = pause < kMaxCount ? pause : kMaxCount;
-    if (kept > 0) neurons.countdown[id] = static_cast<uint16_t>(kept);  // else it is 0 already
-    neurons.potential[id] = sum;
+    const bool is_tired = IsLimited(limits.fire_limit) && fires >= limits.fire_limit && !in_batch;
+    const uint32_t pause = limits.refractory_period + (is_tired ? limits.snooze : 0u);
+    return {sum, pause < kMaxCount ? pause : kMaxCount, fires, true};
   }
 
   // In a batch the potential is already 0 when it is compared with the limit.
-  BRAINJAX_NUMBER_FUNCTION static bool IsBelowLimit(float limit, float sum, bool in_batch) {
+  BRAINJAX_NUMBER_FUNCTION static bool IsBelow(float limit, float sum, bool in_batch) {
     return in_batch ? limit >= 0.0f : sum <= limit;
   }
 

@@ -10,7 +10,7 @@
 namespace brainjax {
 namespace burst {
 
-constexpr int kBlock = 256;  // threads
+constexpr int kBlock = 512;  // threads
 constexpr int kTileWords = kBurstTile / kBurstWord;
 
 // The first of the ascending ids that is not below `key`: one warp finds it.
@@ -26,25 +26,32 @@ __device__ inline int64_t LowerBound(const int32_t* ids, int64_t count, int64_t 
   return low;
 }
 
+// Finds where the parts of all tiles begin: all warps of a row of the grid do.
+__device__ inline void FindStarts(const BurstProblem& problem, int64_t tiles) {
+  const ActiveSet injected = problem.Injected();
+  const int64_t warps = int64_t{gridDim.x} * kBlock / kWarp;
+  int64_t tile = (int64_t{blockIdx.x} * kBlock + threadIdx.x) / kWarp;
+  for (; tile <= tiles; tile += warps) {
+    const int64_t start = LowerBound(injected.indices, injected.count, tile * kBurstTile);
+    if (Lane() == 0) problem.tile_starts[tile] = static_cast<uint32_t>(start);
+  }
+}
+
 // What is injected into the neurons of a tile.
 struct Staging {
   float sums[kBurstTile];
   uint32_t touched[kTileWords];
-  int64_t ends[2];  // of the tile's part of the list
 
   // Returns whether the tile gets anything; all threads of the block fill it together.
-  __device__ bool Fill(const ActiveSet& injected, int64_t first) {
-    const int warp = threadIdx.x / kWarp;
+  __device__ bool Fill(const BurstProblem& problem, int64_t first) {
+    const uint32_t* const starts = problem.tile_starts + first / kBurstTile;
+    const uint32_t begin = __ldcg(starts), end = __ldcg(starts + 1);
+    if (begin >= end) return false;
     __syncthreads();  // the one before is read
-    if (warp < 2) {
-      const int64_t end = LowerBound(injected.indices, injected.count, first + warp * kBurstTile);
-      if (Lane() == 0) ends[warp] = end;
-    }
+    if (threadIdx.x < kTileWords) touched[threadIdx.x] = 0;
     __syncthreads();
-    if (ends[0] >= ends[1]) return false;
-    for (int i = threadIdx.x; i < kTileWords; i += kBlock) touched[i] = 0;
-    __syncthreads();
-    for (int64_t i = ends[0] + threadIdx.x; i < ends[1]; i += kBlock) Add(injected, first, i);
+    const ActiveSet& injected = problem.injected;
+    for (int64_t i = begin + threadIdx.x; i < end; i += kBlock) Add(injected, first, i, begin, end);
     __syncthreads();
     return true;
   }
@@ -55,13 +62,14 @@ struct Staging {
 
  private:
   // The thread that finds the first entry of a neuron adds all of them, in the order given.
-  __device__ void Add(const ActiveSet& injected, int64_t first, int64_t i) {
+  __device__ void Add(const ActiveSet& injected, int64_t first, int64_t i, int64_t begin,
+                      int64_t end) {
     const int32_t id = injected.indices[i];
     const int64_t place = id - first;
-    if (i > ends[0] && injected.indices[i - 1] == id) return;
+    if (i > begin && injected.indices[i - 1] == id) return;
     if (place < 0 || place >= kBurstTile) return;
     float sum = 0.0f;
-    for (; i < ends[1] && injected.indices[i] == id; ++i) sum += injected.values[i];
+    for (; i < end && injected.indices[i] == id; ++i) sum += injected.values[i];
     sums[place] = sum;
     atomicOr(touched + place / kBurstWord, 1u << (place % kBurstWord));
   }

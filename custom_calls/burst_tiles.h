@@ -59,19 +59,19 @@ struct Staging {
 
   // Returns false where nothing comes; then nothing is written.
   bool Fill(const BurstProblem& problem, const BurstRules& rules, Span tile) {
-    const ActiveSet& injected = problem.injected;
+    const ActiveSet injected = problem.Injected();
     const int32_t* const end = injected.indices + injected.count;
     const int32_t* id = std::lower_bound(injected.indices, end, static_cast<int32_t>(tile.first));
-    const bool tires = problem.fatigued && rules.fatigue_area >= 0;
+    const bool tires = problem.IsFatigued(rules);
     if ((id == end || *id >= tile.last) && !tile.Holds(rules.power_neuron) && !tires) return false;
     std::fill_n(sums, tile.last - tile.first, 0.0f);
     std::fill_n(touched, tile.last - tile.first, false);
     for (; id < end && *id < tile.last; ++id) {
       if (tile.Holds(*id)) Add(*id - tile.first, injected.values[id - injected.indices]);
     }
-    if (tile.Holds(rules.power_neuron)) Add(rules.power_neuron - tile.first, problem.power);
+    if (tile.Holds(rules.power_neuron)) Add(rules.power_neuron - tile.first, *problem.power);
     for (int64_t j = tile.first; tires && j < tile.last; ++j) {
-      if (problem.IsTired(rules, j)) Add(j - tile.first, problem.power);
+      if (problem.neurons.area[j] == rules.fatigue_area) Add(j - tile.first, *problem.power);
     }
     return true;
   }
@@ -117,14 +117,21 @@ struct Network {
     if (!rules.keeps_residues) Reset(tile);
     std::fill(problem.fires + tile.first / kBurstWord,
               problem.fires + (tile.last + kBurstWord - 1) / kBurstWord, 0u);
+    const uint32_t burst = *problem.burst;
     uint32_t fires = 0;
     ForFlags(problem.candidates, tile, [&](int64_t id) {
       const uint32_t j = static_cast<uint32_t>(id);
       const Candidate candidate = Candidate::Load(neurons, j);
-      if (candidate.Advance(neurons, rules, j, problem.inputs[j], problem.burst, in_batch)) {
-        problem.fires[j / kBurstWord] |= 1u << (j % kBurstWord);
-        ++fires;
-      }
+      const float input = problem.inputs[j];
+      const Limits limits =
+          candidate.NeedsLimits(input) ? Limits::Load(neurons, j) : Limits{};
+      const Outcome outcome =
+          candidate.Advance(limits, rules, j, input, burst, in_batch);
+      neurons.potential[j] = outcome.potential;
+      neurons.countdown[j] = static_cast<uint16_t>(outcome.countdown);
+      neurons.fire_count[j] = static_cast<uint16_t>(outcome.fire_count);
+      problem.fires[j / kBurstWord] |= uint32_t{outcome.fires} << (j % kBurstWord);
+      fires += outcome.fires;
     });
     return fires;
   }

@@ -15,8 +15,18 @@ bool HasAlignedRows(const Propagation<W>& problem) {
 }
 
 template <typename Events>
-ffi::Error Start(const Launcher& launcher, const Call<typename Events::Weight>& call) {
-  return Propagate<Events, false>("propagate_spikes", launcher, call);
+ffi::Error Start(const Launcher& launcher, Call<typename Events::Weight> call) {
+  constexpr char kName[] = "propagate_spikes";
+  if (!DivideScratch<Events>(&call)) {
+    return ffi::Error::InvalidArgument("propagate_spikes: too little scratch");
+  }
+  const bool may_sort = call.sort_from > 0;
+  if (Events::kCounted || !may_sort) {
+    PrepareKernel<<<PreparingGrid<Events>(launcher, call), kThreads, 0, launcher.stream>>>(
+        call, !may_sort, Events::kCounted);
+    if (cudaError_t error = cudaGetLastError()) return StatusOf(kName, error);
+  }
+  return StatusOf(kName, StartSums<Events, false>(launcher, call));
 }
 
 ffi::Error Handler(cudaStream_t stream, PropagationOperands operands) {

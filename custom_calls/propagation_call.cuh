@@ -78,10 +78,9 @@ struct Scratch {
   }
 };
 
-// One bit for each target of each batch element, where it is asked who was reached.
+// One bit for each target of each batch element, clear at first, where it is asked who was reached.
 struct Marks {
   uint32_t* bits;
-  int64_t words;   // to clear before a call, those of the bits first
   int64_t stride;  // words of one batch element
 
   __device__ uint32_t* Of(int64_t b) const { return bits + b * stride; }
@@ -153,16 +152,6 @@ __device__ void ClearSums(const PropagationBatch<W>& batch) {
   int4* const sums = reinterpret_cast<int4*>(batch.first.sums);  // the start of a buffer
   for (int64_t i = thread; i < vectors; i += threads) sums[i] = make_int4(0, 0, 0, 0);
   if (thread < count % 4) batch.first.sums[4 * vectors + thread] = 0;
-}
-
-// Sets the words of the marks to 0: all threads of the grid do.
-template <typename W>
-__device__ void ClearMarks(const Call<W>& call) {
-  for (int64_t b = blockIdx.y; b < call.batch.size; b += gridDim.y) {
-    uint32_t* const words = call.marks.Of(b);
-    const int64_t thread = int64_t{blockIdx.x} * kThreads + threadIdx.x;
-    for (int64_t i = thread; i < call.marks.words; i += int64_t{gridDim.x} * kThreads) words[i] = 0;
-  }
 }
 
 // Counts the synapses of the active neurons, chunk by chunk of their list.

@@ -19,12 +19,11 @@ namespace brainjax {
 namespace propagation {
 
 // What has to be done before synapses are visited.
-template <typename W, bool kMarked>
+template <typename W>
 __global__ void __launch_bounds__(kThreads)
     PrepareKernel(const __grid_constant__ Call<W> call, bool clear, bool count_rows) {
   AdmitNextKernel();
   if (clear) ClearSums(call.batch);
-  if constexpr (kMarked) ClearMarks(call);
   if (count_rows) CountRows(call);
 }
 
@@ -117,6 +116,13 @@ struct Launcher {
   }
 };
 
+// Synapses that a list of distinct neurons can reach.
+template <typename Events>
+int64_t MaxSynapses(const Call<typename Events::Weight>& call) {
+  const auto& first = call.batch.first;
+  return Events::kCounted ? first.num_synapses : first.capacity * first.fan_out;
+}
+
 template <typename Events, bool kMarked>
 cudaError_t StartSort(const Launcher& launcher, Call<typename Events::Weight> call) {
   constexpr bool kWeighted = !std::is_same_v<typename Events::Weight, UnitWeight>;
@@ -133,34 +139,35 @@ cudaError_t StartSort(const Launcher& launcher, Call<typename Events::Weight> ca
   return launcher.StartOverlapping(RestKernel<Events, kMarked>, grid, kThreads, 0, call);
 }
 
-// The kernels that sum what arrives. With kMarked, neurons whose sum is 0 although something
-// arrives are marked too.
-template <typename Events, bool kMarked>
-ffi::Error Propagate(const char* operation, const Launcher& launcher,
-                     Call<typename Events::Weight> call) {
+// Cuts the scratch of a call into its parts. Returns whether there is enough.
+template <typename Events>
+bool DivideScratch(Call<typename Events::Weight>* call) {
   using W = typename Events::Weight;
-  const Propagation<W>& first = call.batch.first;
-  const bool may_sort = call.sort_from > 0;
-  const int64_t max_synapses =
-      Events::kCounted ? first.num_synapses : first.capacity * first.fan_out;
-  call.scratch.Divide(Events::kCounted ? first.capacity : 0, may_sort,
-                      !std::is_same_v<W, UnitWeight>, max_synapses, first.num_post);
-  if (call.scratch.end > call.scratch.stride || (may_sort && call.scratch.slices > kMaxSlices)) {
-    return ffi::Error::InvalidArgument(std::string(operation) + ": too little scratch");
-  }
-  if (Events::kCounted || !may_sort || kMarked) {
-    const int64_t vectors = CeilDiv(call.batch.size * int64_t{first.num_post}, 4 * kThreads);
-    const dim3 grid = Events::kCounted ? launcher.Grid(kChunks, call.batch.size)
-                                       : launcher.Grid(vectors, 1);
-    PrepareKernel<W, kMarked>
-        <<<grid, kThreads, 0, launcher.stream>>>(call, !may_sort, Events::kCounted);
-    if (cudaError_t error = cudaGetLastError()) return StatusOf(operation, error);
-  }
-  if (may_sort) return StatusOf(operation, StartSort<Events, kMarked>(launcher, call));
-  const int64_t blocks = CeilDiv(max_synapses, Events::kWidth * kThreads);
-  const dim3 grid = launcher.Grid(blocks, call.batch.size);
+  const Propagation<W>& first = call->batch.first;
+  const bool may_sort = call->sort_from > 0;
+  call->scratch.Divide(Events::kCounted ? first.capacity : 0, may_sort,
+                       !std::is_same_v<W, UnitWeight>, MaxSynapses<Events>(*call), first.num_post);
+  return call->scratch.end <= call->scratch.stride &&
+         (!may_sort || call->scratch.slices <= kMaxSlices);
+}
+
+// Blocks that clear the sums and count rows.
+template <typename Events>
+dim3 PreparingGrid(const Launcher& launcher, const Call<typename Events::Weight>& call) {
+  if (Events::kCounted) return launcher.Grid(kChunks, call.batch.size);
+  const int64_t sums = call.batch.size * int64_t{call.batch.first.num_post};
+  return launcher.Grid(CeilDiv(sums, 4 * kThreads), 1);
+}
+
+// Starts the kernels that sum what arrives, behind one that prepares. With kMarked, neurons whose
+// sum is 0 although something arrives are marked too.
+template <typename Events, bool kMarked>
+cudaError_t StartSums(const Launcher& launcher, const Call<typename Events::Weight>& call) {
+  if (call.sort_from > 0) return StartSort<Events, kMarked>(launcher, call);
+  const int64_t blocks = CeilDiv(MaxSynapses<Events>(call), Events::kWidth * kThreads);
   const auto scatter = ScatterKernel<Events, kMarked>;
-  return StatusOf(operation, launcher.StartOverlapping(scatter, grid, kThreads, 0, call));
+  return launcher.StartOverlapping(scatter, launcher.Grid(blocks, call.batch.size), kThreads, 0,
+                                   call);
 }
 
 }  // namespace propagation

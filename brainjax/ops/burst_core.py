@@ -19,7 +19,7 @@ from brainjax.ops.sparse_rows import CompressedRows
 HANDLER = "BrainjaxBurstCore"
 
 # Scratch beside that of the propagation, in words: see the constants in burst_batch.h.
-_WORD, _TILE, _PARTS = 32, 1024, 16
+_WORD, _TILE, _PARTS = 32, 512, 16
 
 
 @no_type_check  # transformations build it from batched and placeholder leaves
@@ -232,7 +232,8 @@ def _kernel(state, shared, *, words, **attributes):
     *batch, num_neurons = membranes.potential.shape
     updated = *jax.tree.leaves(membranes), *active_set.parts(fired)
     num_words = -(-num_neurons // _WORD)
-    own = num_words + -(-num_neurons // _TILE) + 2 * _PARTS
+    num_tiles = -(-num_neurons // _TILE)
+    own = _even(num_words + 2 * _PARTS) + _even(3 * num_tiles + 1)
     results = (
         *((leaf.shape[len(batch) :], leaf.dtype) for leaf in updated),
         ((num_neurons,), jnp.float32),
@@ -258,6 +259,10 @@ def _kernel(state, shared, *, words, **attributes):
         candidates=candidates,
         fires=fires,
     )
+
+
+def _even(number):
+    return number + number % 2
 
 
 def _operands(shared, rank):
