@@ -1,5 +1,12 @@
 """How values from outside are refused."""
 
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+Numbers = Any  # a number, or whatever NumPy makes an array of
+
 
 def require(
     is_right: bool,
@@ -16,3 +23,44 @@ def require(
     """
     if not is_right:
         raise error(f"{field} must be {rule}; got {str(value)[:most]}")
+
+
+def whole(name: str, values: Numbers, largest: int) -> np.ndarray:
+    """Return whole numbers as int64; an array that is, without a copy.
+
+    Raises:
+        ValueError: a value is no whole number in 0..largest; a flag is none.
+    """
+    values = np.asarray(values)
+    kind = values.dtype.kind
+    require(kind in "iuf", name, "whole numbers", values.dtype)
+    exact = values.astype(np.float64) if kind == "f" else values
+    is_wrong = (exact < 0) | (exact > largest)
+    if kind == "f":
+        is_wrong |= exact != np.trunc(exact)
+    wrong = values[is_wrong]
+    require(not wrong.size, name, f"whole numbers in 0..{largest}", wrong[:1])
+    return exact.astype(np.int64, copy=False)
+
+
+def amounts(name: str, values: Numbers, size: int) -> np.ndarray:
+    """Return potentials as float32 [size]; a single one is for all.
+
+    Raises:
+        ValueError: there are not as many, or one is not finite.
+    """
+    values = of_each(name, values, size, np.float32)
+    odd = values[~np.isfinite(values)]
+    require(not odd.size, name, "finite", odd[:1])
+    return values
+
+
+def of_each(name: str, values: Numbers, size: int, dtype: DTypeLike) -> np.ndarray:
+    """Return values as [size]; a single one is for all.
+
+    Raises:
+        ValueError: there are not as many.
+    """
+    values = np.asarray(values, dtype)
+    require(values.shape in ((), (size,)), f"shape of {name}", f"() or ({size},)", values.shape)
+    return values if values.ndim else np.full(size, values)

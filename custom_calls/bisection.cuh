@@ -43,8 +43,8 @@ __device__ __forceinline__ Threshold Bisect(Interval range, Wanted wanted, Reach
   return {range.low, wanted.count - above};
 }
 
-// The threshold of `n` <= kThreads values, value i being load(i). The space was not in use since the
-// last barrier; the block waits.
+// The threshold of `n` <= kThreads values, value i being load(i). The space was not in use since
+// the last barrier; the block waits.
 template <int kThreads, typename Load>
 __device__ __forceinline__ Threshold BisectInBlock(uint32_t n, Load load, Wanted wanted,
                                                    WarpWords<kThreads>& space) {

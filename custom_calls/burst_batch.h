@@ -31,7 +31,7 @@ struct BurstProblem {
   int32_t* sums;       // over synapses
   uint32_t* cancelled;  // one bit for each neuron: maybe reached although the sum is 0
   uint32_t* totals;       // 2 * kBurstParts words, behind these
-  uint64_t* tile_states;  // of who fires in each tile, behind these
+  uint64_t* block_states;  // how many fire in each block of the GPU; room for one a tile
   uint32_t* tile_starts;  // where each tile's part of what is injected begins, and where all end
   // Who fired, and then who fires.
   int32_t* indices;
@@ -78,7 +78,7 @@ struct BurstBatch {
     return (first.num_neurons + kBurstTile - 1) / kBurstTile;
   }
 
-  // Words of scratch in front of the states of the tiles, in front of their starts, and in all.
+  // Words of scratch in front of the states of blocks, in front of the starts of tiles, and in all.
   BRAINJAX_HOST_DEVICE int64_t StatesAt() const {
     return (num_words + 2 * kBurstParts + 1) / 2 * 2;
   }
@@ -121,7 +121,7 @@ struct BurstBatch {
     element.sums += b * n;
     element.cancelled += b * stride;
     element.totals += b * stride;
-    element.tile_states += b * stride / 2;
+    element.block_states += b * stride / 2;
     element.tile_starts += b * stride;
     element.indices += b * n;
     element.values += b * n;

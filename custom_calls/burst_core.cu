@@ -1,11 +1,13 @@
 // One burst in one call: sum what arrives, let candidates fire or leak, list who fired.
 //
 // The sums are those of propagate_spikes, whose last atomic onto a neuron also tells whether
-// something arrives where the sum is 0: no second pass counts. Each neuron is then visited once.
+// something arrives where the sum is 0: no second pass counts. Each neuron is then visited once, or
+// twice where the number of candidates decides by which rules they advance.
 #include "burst_core.h"
 
 #include <algorithm>
 #include <cstdint>
+#include <type_traits>
 
 #include "burst_kernels.cuh"
 #include "handler.h"

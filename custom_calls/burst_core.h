@@ -4,7 +4,6 @@
 
 #include <cmath>
 #include <cstdint>
-#include <string>
 
 #include "batch.h"
 #include "burst_batch.h"
@@ -92,7 +91,7 @@ struct BurstOperands {
     batch->size = BatchSize(inputs->dimensions(), 1);
     batch->num_words = (n + kBurstWord - 1) / kBurstWord;
     batch->stride = words->dimensions().back();
-    if (n > kMaxNeurons || !HasSizes(*batch, n)) {
+    if (n >= kMaxNeurons || !HasSizes(*batch, n)) {
       return ffi::Error::InvalidArgument("burst_core: sizes of state or results do not fit");
     }
     if (!MapShared(batch)) {
@@ -134,7 +133,9 @@ struct BurstOperands {
            Holds(indices, all) && Holds(values, all) && Holds(count, batch.size) &&
            Holds(*inputs, all) && Holds(*candidates, all) && Holds(*sums, all) &&
            Holds(*fires, batch.size * batch.num_words) &&
-           batch.stride == batch.ScratchWords();
+           batch.stride == batch.ScratchWords() && Holds(*words, batch.size * batch.stride) &&
+           Holds(*propagation_scratch,
+                 batch.size * propagation_scratch->dimensions().back());
   }
 
   template <typename Buffer, typename T>
@@ -192,7 +193,7 @@ struct BurstOperands {
     first.sums = sums->typed_data();
     first.cancelled = words->typed_data();
     first.totals = first.cancelled + batch->num_words;
-    first.tile_states = reinterpret_cast<uint64_t*>(first.cancelled + batch->StatesAt());
+    first.block_states = reinterpret_cast<uint64_t*>(first.cancelled + batch->StatesAt());
     first.tile_starts = first.cancelled + batch->StartsAt();
     first.indices = new_indices->typed_data();
     first.values = new_values->typed_data();

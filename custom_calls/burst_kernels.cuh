@@ -1,8 +1,10 @@
-// The kernels of a burst behind those that sum what arrives: collect and advance.
+// The kernels of a burst beside those that sum what arrives: begin in front of them, collect and
+// advance behind.
 //
-// A block looks after a tile of neurons, a thread after one: what lies side by side is read
-// together, and the bits of who fires are those of a ballot. More neurons a thread would mean more
-// instructions, each of which a small network runs once, and waits for.
+// A block looks after a tile of neurons, of large networks after several in turn, and a thread
+// after one of a tile: what lies side by side is read together, and the bits of who fires are those
+// of a ballot. More neurons at a time would mean more instructions, each of which a small network
+// runs once, and waits for.
 #ifndef BRAINJAX_BURST_KERNELS_CUH_
 #define BRAINJAX_BURST_KERNELS_CUH_
 
@@ -30,7 +32,6 @@ struct BurstCall {
   BurstBatch batch;
   bool has_sums;  // over synapses
 };
-static_assert(sizeof(BurstCall) <= 4096, "what a kernel may be given");
 
 // Calls use(problem) for the networks of a row of the grid. A single one is read where the kernel's
 // parameters are, which takes no registers.
@@ -49,6 +50,7 @@ __global__ void __launch_bounds__(kBlock)
     BeginKernel(const __grid_constant__ BurstCall call,
                 const __grid_constant__ propagation::Call<W> summing) {
   static_assert(kBlock == propagation::kThreads);
+  static_assert(sizeof(call) + sizeof(summing) <= 4096, "what a kernel may be given");
   AdmitNextKernel();
   if (call.has_sums) {
     if (summing.sort_from == 0) propagation::ClearSums(summing.batch);

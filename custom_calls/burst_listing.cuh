@@ -1,8 +1,9 @@
 // Who fires, in ascending order: each block lists its tiles behind those of the blocks in front.
 //
 // A block says how many fire in its tiles, and looks back over what the blocks in front have said:
-// 32 at a time, until one already knows how many fire up to its end. Blocks start in order, so that
-// those it waits for are at work.
+// 32 at a time, until one already knows how many fire up to its end. It relies on blocks starting
+// in the order of their numbers, as they do though nothing promises it: those it waits for are at
+// work.
 #ifndef BRAINJAX_BURST_LISTING_CUH_
 #define BRAINJAX_BURST_LISTING_CUH_
 
@@ -18,7 +19,7 @@ namespace burst {
 constexpr int kMostTiles = 4;  // of a block
 constexpr int kListedWords = kMostTiles * kTileWords;
 constexpr int kWordsOfLane = kListedWords / kWarp;
-static_assert(kBlock == kBurstTile && kWordsOfLane == 2, "a thread a neuron, a lane two words");
+static_assert(kWordsOfLane == 2, "see FindPlaces");
 
 // The state of a block: what its low word holds, in the high word. 0: nothing yet.
 constexpr uint64_t kOwn = uint64_t{1} << 32, kUpToEnd = uint64_t{2} << 32;
@@ -93,7 +94,7 @@ struct Listing {
     }
     const WarpRanges ranges(counts[0] + counts[1]);
     const int64_t block = first / (tiles * kBurstTile);
-    const uint32_t in_front = LookBack(problem.tile_states, block, ranges.total);
+    const uint32_t in_front = LookBack(problem.block_states, block, ranges.total);
     places[kWordsOfLane * Lane()] = in_front + ranges.begin;
     places[kWordsOfLane * Lane() + 1] = in_front + ranges.begin + counts[0];
     if (Lane() == 0) end = in_front + ranges.total;

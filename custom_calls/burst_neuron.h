@@ -66,7 +66,7 @@ struct Limits {
 
 // What a burst makes of a candidate.
 struct Outcome {
-  float potential;  // that it fires with, if it does: whoever lists it sets it to 0
+  float potential;  // that it fires with, if it does; behind that it is 0
   uint32_t countdown, fire_count;
   bool fires;
 };

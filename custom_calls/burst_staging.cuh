@@ -10,7 +10,7 @@
 namespace brainjax {
 namespace burst {
 
-constexpr int kBlock = 512;  // threads
+constexpr int kBlock = kBurstTile;  // threads: one for each neuron of a tile
 constexpr int kTileWords = kBurstTile / kBurstWord;
 
 // The first of the ascending ids that is not below `key`: one warp finds it.

@@ -4,13 +4,13 @@
 // such an atomic costs a round trip to memory; there blocks first sort tiles of synapses by slice
 // of targets, then add up one slice at a time in shared memory. Sums are integers: any order does.
 //
-// The kernels of one call overlap: each is set up, and reads what was there before the call, while
-// the one before it still runs; then it waits.
+// The kernels of one call overlap: each is set up, and may read what was there before the call,
+// while the one before it still runs; then it waits. A sort of rows of one length is the first of
+// its call: it overlaps with what came before, and reads nothing until it has waited.
 #ifndef BRAINJAX_PROPAGATION_LAUNCH_CUH_
 #define BRAINJAX_PROPAGATION_LAUNCH_CUH_
 
 #include <cstdint>
-#include <string>
 
 #include "propagation_call.cuh"
 #include "propagation_sort.cuh"

@@ -79,14 +79,17 @@ __device__ __noinline__ Threshold FindByBins(uint32_t n, Load load, Wanted wante
     const Choice choice = ChooseBin(wanted.count - above, warps, histogram);
     range = bins[choice.bin];
     above += choice.above;
-    if (range.low > 0 && above + choice.members <= enough) return {range.low - 1, 0};
+    if (range.low > 0 && above + choice.members <= enough) {
+      // No barrier: what is still read, the choice, is next written behind two of them.
+      return {range.low - 1, 0};
+    }
   }
   __syncthreads();
   return {range.low, wanted.count - above};
 }
 
-// The threshold of `n` <= kMost values, value i being load(i). The spaces were not in use since the
-// last barrier; the block waits.
+// The threshold of `n` <= kMost values, value i being load(i), of which at least one is wanted. The
+// spaces were not in use since the last barrier; the block waits.
 template <int kMost, int kThreads, typename Load>
 __device__ Threshold FindThreshold(uint32_t n, Load load, Wanted wanted,
                                    WarpWords<kThreads>& warps, Histogram<kThreads>& histogram) {

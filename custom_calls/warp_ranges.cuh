@@ -4,11 +4,10 @@
 
 #include <cstdint>
 
-#include "batch.h"
+#include "block_reductions.cuh"
 
 namespace brainjax {
 
-constexpr unsigned kAllLanes = 0xffffffffu;
 constexpr int kWarp = 32;
 constexpr int kInFlight = 4;  // loads that a lane has asked for before it uses the first
 

@@ -128,11 +128,10 @@ def _replay(arrays, backend, brains, measured):
 
 
 def _observed(state):
-    fired = jnp.zeros_like(state.candidates).at[state.fired.indices].set(True, mode="drop")
     return {
         "fcl": state.candidates,
         "fcl_p": state.inputs,
-        "fired": fired,
+        "fired": burst.fires(state),
         "fired_mp": ops.active_set.to_dense(state.fired, state.inputs.size),
         **{name: getattr(state.membranes, field) for name, field in STATES.items()},
         **({} if state.weights is None else {"w": state.weights}),

@@ -1169,8 +1169,12 @@ def test_inputs_that_could_overflow_are_refused_if_they_must_be_whole():
 
 
 DRIVE_ERRORS = [
-    (([4], [1.0]), {}, "ids must be in 0..3; got"),
-    (([0, 1], [1.0]), {}, r"potentials must be as many as the 2 ids; got \(1,\)"),
+    (([4], [1.0]), {}, r"ids must be whole numbers in 0..3; got \[4\]"),
+    (([0, -1], [1.0, 1.0]), {}, r"ids must be whole numbers in 0..3; got \[-1\]"),
+    (([1.7, 2.2], [1.0, 1.0]), {}, r"ids must be whole numbers in 0..3; got \[1.7\]"),
+    (([np.nan], [1.0]), {}, r"ids must be whole numbers in 0..3; got \[nan\]"),
+    (([False, True, True], [1.0] * 3), {}, "ids must be whole numbers; got bool"),
+    (([0, 1], [1.0]), {}, r"potentials must be \(\) or \(2,\); got \(1,\)"),
     (([0], [np.nan]), {}, "potentials must be finite; got"),
     (([0, 1], [1.0, 1.0]), {"capacity": 1}, "capacity must be at least 2; got 1"),
 ]
@@ -1182,6 +1186,19 @@ def test_drive_errors(given, options, message):
         small_config().drive(*given, **options)
 
 
+def test_ids_of_any_type_and_one_potential_for_all():
+    config = small_config()
+    wanted = config.drive(np.array([3, 1]), np.full(2, 2.0, np.float32))
+    for ids in ([3, 1], [3.0, 1.0], np.array([3, 1], np.uint8), jnp.array([3, 1])):
+        assert_same_bits(config.drive(ids, 2.0), wanted)
+    assert_same_bits(config.drive(3, 2), config.drive([3], [2]))
+    assert_same_bits(config.drive([], 2.0), config.drive())
+    # The largest id is no float32, and the next one is.
+    large = dataclasses.replace(config, num_neurons=2**24 + 4)
+    with pytest.raises(ValueError, match=r"whole numbers in 0\.\.16777219; got"):
+        large.drive(np.float32([2**24 + 4]), 1.0)
+
+
 def test_drives_are_stacked_drives():
     config = small_config()
     ids, potentials = [[], [3, 1, 3], [2]], [[], [1.0, 2.0, 4.0], [0.5]]
@@ -1189,6 +1206,12 @@ def test_drives_are_stacked_drives():
     for place, given in enumerate(zip(ids, potentials, strict=True)):
         one = jax.tree.map(operator.itemgetter(place), stacked)
         assert_same_bits(one, config.drive(*given, capacity=3))
+    for fatigued, each in ((True, [True] * 3), ([False, True, False], [False, True, False])):
+        tired = config.drives(ids, potentials, fatigued=fatigued)
+        assert tired.fatigued.tolist() == each
+        assert_same_bits(tired.injected, stacked.injected)
+    with pytest.raises(ValueError, match=r"fatigued must be \(\) or \(3,\); got \(2,\)"):
+        config.drives(ids, potentials, fatigued=[True, False])
     with pytest.raises(ValueError, match="bursts must be at least 1; got 0"):
         config.drives([], [])
     with pytest.raises(

@@ -11,7 +11,7 @@ import pytest
 from helpers import assert_same_bits, at, stacked
 from hypothesis import strategies as st
 
-from brainjax import burst, connectomes, simulation
+from brainjax import burst, connectomes, experiment, ops, simulation
 
 AREAS = ("eye", "arm", "core")
 SIZE = 40
@@ -103,7 +103,7 @@ def test_frames_inject_what_lists_inject(layout, keep_zeros):
     eye, arm = (layout.block(name) for name in AREAS[:2])
     seen = rng.integers(-1, 3, eye.shape[:3]).astype(np.float32)
     own = rng.integers(-1, 3, arm.shape)  # one number for each neuron of a voxel
-    inject = functools.partial(layout.drive_frames, keep_zeros=keep_zeros, fatigued=True)
+    inject = functools.partial(layout.drive_frames, config, keep_zeros=keep_zeros, fatigued=True)
     drive = jax.jit(inject)({"arm": own, "eye": seen})
 
     wanted = []
@@ -122,11 +122,30 @@ def test_frames_inject_what_lists_inject(layout, keep_zeros):
 
 
 def test_frames_are_injected_in_a_batch():
-    layout = PLAIN
+    layout, config = PLAIN, network(PLAIN)[0]
     frames = jnp.asarray(np.random.default_rng(0).integers(0, 2, (4, 3, 2, 2)), jnp.float32)
-    drives = jax.vmap(lambda frame: layout.drive_frames({"eye": frame}))(frames)
+    drives = jax.vmap(lambda frame: layout.drive_frames(config, {"eye": frame}))(frames)
     for number in range(4):
-        assert_same_bits(at(drives, number), layout.drive_frames({"eye": frames[number]}))
+        assert_same_bits(at(drives, number), layout.drive_frames(config, {"eye": frames[number]}))
+
+
+@pytest.mark.parametrize("number", [3_000_000_000, -(2**40), 2.0**40, 7])
+def test_frames_of_large_numbers_are_injected(number):
+    frame = np.zeros((3, 2, 2), type(number))
+    frame[0, 0, 1] = number
+    drive = PLAIN.drive_frames(network(PLAIN)[0], {"eye": frame})
+    assert injected(drive) == [(2, float(number)), (3, float(number))]
+
+
+@pytest.mark.parametrize("potentials", [1.0, []])
+def test_nothing_may_be_seen(potentials):
+    config = network(PLAIN)[0]
+    for voxels in ([], np.zeros((0, 3))):
+        drive = PLAIN.drive(config, [("eye", voxels, potentials)])
+        assert_same_bits(drive, config.drive())
+    assert PLAIN.find("eye", [])[0].size == 0
+    with pytest.raises(ValueError, match=r"potentials of area 'eye' must be \(\) or \(0,\); got"):
+        PLAIN.drive(config, [("eye", [], [1.0])])
 
 
 def test_zeros_of_a_list_are_kept_unless_told_otherwise():
@@ -145,6 +164,10 @@ def test_bursts_are_stacked():
     drives = layout.drives(config, bursts)
     for number, entries in enumerate(bursts):
         assert_same_bits(at(drives, number), layout.drive(config, entries, capacity=3))
+    tired = layout.drives(config, bursts, fatigued=[False, True, False])
+    assert tired.fatigued.tolist() == [False, True, False]
+    assert_same_bits(tired.injected, drives.injected)
+    assert layout.drives(config, bursts, fatigued=True).fatigued.all()
 
 
 def test_unknown_voxels_are_named():
@@ -189,6 +212,8 @@ def test_a_layout_of_another_network_is_refused():
     config, _, state = network(PLAIN)
     with pytest.raises(ValueError, match="that of the layout, 2; got 40"):
         layout.drive(config, [("eye", [[0, 0, 0]], 1)])
+    with pytest.raises(ValueError, match="that of the layout, 2; got 40"):
+        layout.drive_frames(config, {"eye": np.zeros((1, 1, 1))})
     with pytest.raises(ValueError, match="neurons of state must be 2"):
         burst.fired(state, layout)
 
@@ -198,6 +223,9 @@ def test_a_layout_of_another_network_is_refused():
     [
         ((AREAS, [0, 3], [[0, 0, 0]] * 2), r"area must be whole numbers in 0\.\.2; got \[3\]"),
         ((AREAS, [0], [[0, 0, -1]]), "position must be whole numbers"),
+        ((AREAS, [False], [[0, 0, 0]]), "area must be whole numbers; got bool"),
+        ((AREAS, [[0, 1]], [[0, 0, 0]] * 2), r"shape of area must be .*; got \(1, 2\)"),
+        ((AREAS, [], np.zeros((0, 3))), r"shape of area must be \[neurons\], 1 .*; got \(0,\)"),
         ((AREAS, [0], [[0, 0]]), r"shape of position must be \(1, 3\)"),
         ((AREAS, [0], [[0, 0, 0]], [True, True]), "shape of is_reachable"),
         ((("a", "a"), [0], [[0, 0, 0]]), "names of areas must be distinct"),
@@ -216,7 +244,7 @@ def test_wrong_frames_are_refused():
     with pytest.raises(ValueError, match="neurons of area 'arm' must be at least one"):
         layout.block("arm")
     with pytest.raises(ValueError, match=r"frame of area 'arm' must be \(16, 1, 1\) or"):
-        PLAIN.drive_frames({"arm": jnp.zeros((1, 16, 1))})
+        PLAIN.drive_frames(network(PLAIN)[0], {"arm": jnp.zeros((1, 16, 1))})
 
 
 # --- Readout --------------------------------------------------------------------------------------
@@ -282,6 +310,34 @@ def test_an_area_is_read_as_a_block(layout):
             assert seen == block.ids.size
 
 
+@pytest.mark.parametrize("size", [39, 41])
+def test_values_of_another_network_are_refused(size):
+    message = rf"area 'arm' is cut out of must be \(40,\).*; got \({size},\)"
+    with pytest.raises(ValueError, match=message):
+        PLAIN.block("arm").view(jnp.zeros(size))
+
+
+def test_states_of_another_network_are_refused():
+    """One of fewer neurons, though all ids of the block are in range, and a batch outside vmap."""
+    block = burst.Layout(AREAS, [0, 1], [[0, 0, 0]] * 2).block("eye")
+    sample, state = burst.Sampler(capacity=2, block=block), run(PLAIN)[-1]
+    reads = (lambda s: burst.read(s, block), sample, lambda s: burst.window(s.ledger, block, 1))
+    for read in reads:
+        with pytest.raises(ValueError, match=r"area 'eye' .* must be \(2,\).*; got \(40,\)"):
+            read(state)
+        with pytest.raises(ValueError, match=r"area 'eye' .* must be \(2,\).*; got \(2, 40\)"):
+            read(stacked([state] * 2))
+    with pytest.raises(ValueError, match=r"area 'arm' .* must be \(40,\).*; got \(2, 40\)"):
+        burst.read(stacked([state] * 2), PLAIN.block("arm"))
+
+
+def test_the_arrays_of_a_block_do_not_change():
+    block = draw_layout(0).block("eye")
+    for each in (block.ids, block.place, block.is_reachable):
+        with pytest.raises(ValueError, match="read-only"):
+            each[0] = 1
+
+
 def test_a_loop_closes_on_the_device():
     """What the arm does comes back to the eye: in one scan, and burst by burst on the host."""
     layout = PLAIN
@@ -290,7 +346,7 @@ def test_a_loop_closes_on_the_device():
 
     def advance(carry, _):
         state, frame = carry
-        state = burst.step(config, params, state, layout.drive_frames({"eye": frame}))
+        state = burst.step(config, params, state, layout.drive_frames(config, {"eye": frame}))
         fires, _ = burst.read(state, arm)
         frame = jnp.roll(frame, 1) + fires.sum()
         return (state, frame), fires
@@ -320,6 +376,9 @@ def test_a_window_of_the_ledger_is_cut_out_of_an_area(layout):
             assert_same_bits(frame, np.asarray(burst.read(state, block)[0]))
     with pytest.raises(ValueError, match=r"window must be in 0\.\.5, the recorded bursts; got 6"):
         burst.window(states[-1].ledger, block, 6)
+    without = network(layout)[2]
+    with pytest.raises(ValueError, match="ledger_window of Config must be at least 1"):
+        burst.window(without.ledger, block, 1)
 
 
 # --- Samples --------------------------------------------------------------------------------------
@@ -404,3 +463,34 @@ def test_the_layout_of_a_network_has_its_areas_and_ids():
     assert layout.areas == config.area_names
     assert layout.find("YzAwMDAwMDI=", [[1, 0, 0], [0, 0, 0]])[0].tolist() == [3, 0, 2]
     assert layout.block("YzAwMDAwMDE=").shape == (2, 3, 4, 1)
+
+
+# --- Experiments that read who fired --------------------------------------------------------------
+
+
+def test_a_run_of_a_genome_compares_who_fired(monkeypatch):
+    """Brains with as many spikes in every area and burst, but one not of the same neurons."""
+    module = experiment.load("experiments", "genome_run")
+
+    def fired(moved, settings, config, params, drives, measured):
+        measured.run_seconds = 1.0
+        flags = np.ones((settings.bursts, settings.brains, config.num_neurons), bool)
+        area = np.asarray(params.neurons.area)
+        first, *_, last = np.flatnonzero(area == np.bincount(area).argmax())
+        flags[:, :, first] = False
+        flags[3, 1, first], flags[3, 1, last] = moved, not moved
+        return flags
+
+    monkeypatch.setattr(module, "_fired", functools.partial(fired, False))
+    module.check(module.run(module.SMOKE))
+    monkeypatch.setattr(module, "_fired", functools.partial(fired, True))
+    with pytest.raises(AssertionError, match="the same spikes in every brain"):
+        module.check(module.run(module.SMOKE))
+
+
+def test_a_replay_observes_who_is_counted():
+    state = run(PLAIN)[-1]
+    fired = ops.ActiveSet(jnp.arange(SIZE), jnp.ones(SIZE), jnp.int32(2))
+    observed = experiment.load("experiments", "burst_replay")._observed(state.replace(fired=fired))
+    assert np.flatnonzero(observed["fired"]).tolist() == [0, 1]
+    assert np.flatnonzero(observed["fired_mp"]).tolist() == [0, 1]

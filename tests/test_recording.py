@@ -1,7 +1,9 @@
 """Recorded runs, against the states of the same run kept in memory."""
 
+import dataclasses
 import functools
 import json
+import os
 import shutil
 import sys
 
@@ -12,7 +14,7 @@ import pytest
 from helpers import assert_same_bits
 
 from brainjax import burst, checkpoint, recording
-from brainjax.recording import recorder
+from brainjax.recording import creation, grids, recorder
 
 SIZE, BURSTS = 1_000, 23
 QUANTITIES = {
@@ -156,6 +158,18 @@ def test_tables_open_without_this_library(whole):
     assert set(table["area"].to_pylist()) == {"a", "b", "c"}
 
 
+def test_the_layout_is_part_of_the_recording(whole):
+    from pyarrow import parquet
+
+    layout = brain()[4]
+    columns = recording.read(whole[0]).neurons()
+    assert_same_bits(columns, {"area": layout.area, "position": layout.position})
+    table = parquet.read_table(whole[0] / "neurons.parquet").to_pydict()
+    assert table["neuron"] == list(range(SIZE))
+    assert table["area"] == [layout.areas[place] for place in layout.area]
+    assert np.array_equal(np.stack([table[axis] for axis in "xyz"], axis=-1), layout.position)
+
+
 def test_a_constant_drive_is_repeated(tmp_path):
     config, params, state, _, layout = brain()
     create(tmp_path / "run", chunk_bursts=4)
@@ -202,7 +216,7 @@ def crash_after(monkeypatch, owner, name, calls):
     [
         (recorder.tables, "write_spikes", 1),
         (recorder.tables, "write_candidates", 1),
-        (recorder.Grid, "write", 8),
+        (grids.Grid, "write", 8),
         (recorder.folders, "write_chunk", 1),
         (recorder.folders.os, "replace", 4),  # between the two tables of the second chunk
     ],
@@ -237,6 +251,110 @@ def test_a_run_rewinds_to_a_checkpoint_only_if_told(tmp_path, whole):
     assert_same_recording(folder, whole[0])
 
 
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def interrupted(*_, **__):
+    raise KeyboardInterrupt
+
+
+def test_a_rewind_that_cannot_run_removes_nothing(tmp_path, whole, monkeypatch):
+    config, params, _, drives, layout = brain()
+    folder, state = tmp_path / "run", states()[9]
+    shutil.copytree(whole[0], folder)
+    before = contents(folder)
+    ragged = dataclasses.replace(drives, injected=part(drives.injected, 0, 5))
+    with pytest.raises(ValueError, match="bursts of the leaves of drive"):
+        recording.record(folder, config, params, state, ragged, layout, rewind=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(recorder, "simulate", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(folder, 10, BURSTS, state=state, rewind=True)
+    assert contents(folder) == before
+    (folder / "potential" / "zarr.json").unlink()
+    before = contents(folder)
+    with pytest.raises(ValueError, match="potential"):
+        run(folder, 10, BURSTS, state=state, rewind=True)
+    assert contents(folder) == before
+
+
+def seen_by_others(folder):
+    """Bursts of the tables and of a Zarr array, read without this library."""
+    import tensorstore
+    from pyarrow import parquet
+
+    kvstore = {"driver": "file", "path": str(folder / "fires")}
+    array = tensorstore.open({"driver": "zarr3", "kvstore": kvstore}).result()
+    tables = [parquet.read_table(folder / kind) for kind in ("spikes", "candidates")]
+    return [(table.num_rows, max(table["burst"].to_pylist())) for table in tables], array.shape[0]
+
+
+def test_other_readers_see_no_burst_beyond_the_end(tmp_path, whole, monkeypatch):
+    folder = create(tmp_path / "run", quantities=tuple(QUANTITIES), candidates=True)
+    with monkeypatch.context() as patch:
+        crash_after(patch, recorder.folders, "write_chunk", 1)
+        with pytest.raises(KeyboardInterrupt):
+            run(folder)
+    tables, rows = seen_by_others(folder)
+    assert ([last for _, last in tables], rows) == ([20, 20], 20)
+    run(folder, 10, 12, state=states()[9])
+    complete = recording.read(whole[0])
+    spikes, candidates = complete.spikes(1, 12), complete.candidates(1, 12)
+    rows = [(len(spikes), 12), (len(candidates["burst"]), 12)]
+    assert seen_by_others(folder) == (rows, 12)
+    run(folder, 12, BURSTS, state=states()[11])
+    run(folder, 10, 12, state=states()[9], rewind=True)
+    assert seen_by_others(folder) == (rows, 12)
+
+
+def test_an_orphan_beyond_the_chunks_that_are_written_goes_too(tmp_path, whole):
+    folder = create(tmp_path / "run", candidates=True)
+    state = run(folder, 0, 10)
+    for kind in ("spikes", "candidates"):
+        shutil.copy(whole[0] / kind / "0000000021.parquet", folder / kind)
+        (folder / kind / ".0000000031.parquet").touch()  # as a killed process leaves it
+        (folder / kind / "0000000099.txt").touch()  # somebody else's
+    run(folder, 10, 11, state=state)
+    for kind in ("spikes", "candidates"):
+        names = {path.name for path in (folder / kind).iterdir()}
+        assert names == {"0000000001.parquet", "0000000011.parquet", "0000000099.txt"}
+
+
+def test_a_call_has_the_room_that_earlier_ones_needed(tmp_path, monkeypatch):
+    folder, runs, simulate = create(tmp_path / "run"), [], recorder.simulate
+
+    def counted(*arguments, **options):
+        runs.append(options["record"].spikes)
+        return simulate(*arguments, **options)
+
+    monkeypatch.setattr(recorder, "simulate", counted)
+    state = run(folder, 0, 10)
+    assert len(runs) == 2  # 500 neurons are made to fire, and there is room for 256
+    run(folder, 10, 20, state=state)
+    assert runs[1:] == [runs[1]] * 2
+
+
+def test_files_are_on_disk_before_they_have_their_names(tmp_path, monkeypatch):
+    synced, named = set(), []
+    fsync, replace = os.fsync, os.replace
+
+    def noted_fsync(descriptor):
+        synced.add(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    def noted_replace(source, target):
+        assert os.stat(source).st_ino in synced, target
+        named.append(target.name)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(os, "replace", noted_replace)
+    run(create(tmp_path / "run", candidates=True), stop=10)
+    tables = ["0000000001.parquet"] * 2
+    assert named == ["run.json", "neurons.parquet", *tables, "0000000001.json"]
+
+
 def test_a_gap_is_refused(halved):
     with pytest.raises(ValueError, match="where the recording ends, 10; see rewind; got 11"):
         run(halved[0], 11, BURSTS, state=states()[10])
@@ -267,7 +385,64 @@ def test_nothing_is_overwritten(tmp_path, whole):
 def test_wrong_options_leave_no_folder(tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
         create(tmp_path / "run", **options)
-    assert not (tmp_path / "run").exists()
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_crash_of_create_leaves_no_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(creation.Grid, "create", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        create(tmp_path / "run", quantities=("fires",))
+    assert not any(tmp_path.iterdir())
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path):
+    create(tmp_path / "run", chunk_bursts=np.int64(4), candidates=np.bool_(True))
+    facts = recording.read(tmp_path / "run").facts
+    assert (facts["chunk_bursts"], facts["candidates"]) == (4, True)
+
+
+def test_a_ragged_drive_is_refused(tmp_path):
+    config, params, state, drives, layout = brain()
+    folder = create(tmp_path / "run")
+    ragged = dataclasses.replace(drives, fatigued=drives.fatigued[:10])
+    with pytest.raises(ValueError, match=r"drive must be .*indices': \(23,\).*fatigued': \(10,\)"):
+        recording.record(folder, config, params, state, ragged, layout)
+    assert recording.read(folder).last == 0
+
+
+def test_another_layout_is_refused(tmp_path, halved):
+    config, params, first, drives, layout = brain()
+    folder, state = halved
+    moved = burst.Layout(
+        layout.areas, layout.area, layout.position + (np.arange(SIZE) == 5)[:, None]
+    )
+    with pytest.raises(ValueError, match=r"position of layout must be the recorded one.*neuron 5,"):
+        recording.record(folder, config, params, state, drives, moved)
+    area = layout.area.copy()
+    area[7] = 2
+    other = burst.Layout(layout.areas, area, layout.position)
+    with pytest.raises(ValueError, match=r"area of layout must be that of params.*neuron 7,"):
+        recording.record(folder, config, params, state, drives, other)
+    with pytest.raises(ValueError, match=r"area of layout must be that of params.*neuron 7,"):
+        recording.create(tmp_path / "new", config, params, first, other)
+    assert not (tmp_path / "new").exists()
+    both = dataclasses.replace(
+        params, neurons=dataclasses.replace(params.neurons, area=jnp.asarray(area, jnp.int32))
+    )
+    with pytest.raises(ValueError, match=r"area of layout must be the recorded one.*neuron 7,"):
+        recording.record(folder, config, both, state, drives, other)
+
+
+def test_another_power_is_refused_and_the_same_one_is_not(halved):
+    config, params, _, drives, layout = brain()
+    folder, state = halved
+    with pytest.raises(ValueError, match=r"power of params must be 0\.5, as recorded; got 0\.25"):
+        recording.record(
+            folder, config, dataclasses.replace(params, power=0.25), state, drives, layout
+        )
+    same = dataclasses.replace(params, power=jnp.float32(0.5))
+    recording.record(folder, config, same, state, part(drives, 10, 12), layout)
+    assert recording.read(folder).last == 12
 
 
 def test_another_network_is_refused(halved):
@@ -342,3 +517,49 @@ def test_missing_and_foreign_files_are_refused(tmp_path, whole):
     (folder / "chunks" / "0000000011.json").unlink()
     with pytest.raises(ValueError, match="must be burst 11; got 21"):
         recording.read(folder)
+
+
+def rewritten(path, **changes):
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"chunk_bursts": 0}, r"chunk_bursts in .*run\.json must be at least 1; got 0"),
+        ({"first_burst": -1}, r"first_burst in .*run\.json must be at least 0; got -1"),
+        ({"first_burst": 5}, "must be burst 5; got 1"),
+        ({"neurons": 0}, r"neurons in .*run\.json must be at least 1; got 0"),
+        ({"power": "0.5"}, r"power in .*run\.json must be a number"),
+        ({"quantities": ["voltage"]}, r"quantities in .*run\.json must be among potential"),
+    ],
+)
+def test_facts_out_of_range_are_refused(tmp_path, whole, changes, message):
+    folder = tmp_path / "run"
+    shutil.copytree(whole[0], folder)
+    rewritten(folder / "run.json", **changes)
+    with pytest.raises(ValueError, match=message):
+        recording.read(folder)
+    with pytest.raises(ValueError, match=message):
+        run(folder, 0, BURSTS, rewind=True)
+
+
+def test_a_recording_without_its_first_chunk_is_refused(tmp_path, whole):
+    folder = tmp_path / "run"
+    shutil.copytree(whole[0], folder)
+    (folder / "chunks" / "0000000001.json").unlink()
+    with pytest.raises(ValueError, match="must be burst 1; got 11"):
+        recording.read(folder)
+    with pytest.raises(ValueError, match="must be burst 1; got 11"):
+        run(folder, 0, BURSTS, rewind=True)
+
+
+def test_a_table_of_other_neurons_is_refused(tmp_path, whole):
+    from pyarrow import parquet
+
+    folder = tmp_path / "run"
+    shutil.copytree(whole[0], folder)
+    table = parquet.read_table(folder / "neurons.parquet")
+    parquet.write_table(table[1:], folder / "neurons.parquet")
+    with pytest.raises(ValueError, match=r"neuron in .*neurons\.parquet must be 0\.\.999"):
+        recording.read(folder).neurons()

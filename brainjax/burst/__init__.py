@@ -17,8 +17,8 @@ it by accident. Each part can be set on its own:
 | delays of more than one burst | `max_delay` | error | 1 to 255 |
 
 `batch_threshold`: a potential that reaches the threshold is lost even if the neuron does not fire,
-only a negative limit on the threshold has an effect, a full count of fires blocks the neuron until
-something else clears it, and no snooze follows.
+only a negative limit on the threshold has an effect, the full count of a neuron without fire limit
+blocks it until something else clears it, and no snooze follows.
 `large_reset`: potentials that do not accumulate are kept, but for those of neurons that fired.
 `weights`: "u8" takes whole numbers up to 255; plasticity saturates there, and a potential-driven
 strength is rounded, halves up, and saturates there. "f32" takes any, plasticity keeps to
@@ -37,7 +37,7 @@ What goes in and what comes out have coordinates. A `Layout` knows area and voxe
 
     def sense_and_act(carry, _):  # on the device, in a scan
         state, body = carry
-        drive = layout.drive_frames({"eye": camera(body)})  # [x, y, z]
+        drive = layout.drive_frames(config, {"eye": camera(body)})  # [x, y, z]
         state = burst.step(config, params, state, drive)
         fires, potentials = burst.read(state, arm)  # [x, y, z, k]
         return (state, move(body, fires)), None

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, no_type_check
+from typing import Literal, no_type_check
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +12,9 @@ from flax import struct
 from jaxtyping import Array, Bool
 
 from brainjax import ops
-from brainjax.validation import require
+from brainjax.validation import Numbers, amounts, of_each, require, whole
 
 Auto = Literal["auto"]
-Numbers = Any  # a number, or whatever NumPy makes an array of
 MAX_BYTE = 255
 # Bytes of an entry of the drive, and of what a candidate reads and writes.
 _INJECTION, _CANDIDATE = 8, 39
@@ -72,12 +71,8 @@ class Mapping:
     def __post_init__(self):
         require(self.window >= 1, f"window of mapping {self.name!r}", "at least 1", self.window)
         finite = math.isfinite(self.strength) and self.strength >= 0
-        require(
-            finite,
-            f"strength of mapping {self.name!r}",
-            "finite and at least 0",
-            self.strength,
-        )
+        field = f"strength of mapping {self.name!r}"
+        require(finite, field, "finite and at least 0", self.strength)
 
     @property
     def name(self) -> str:
@@ -235,47 +230,53 @@ class Config:
         Args:
             ids: neurons that receive an injection, in any order; one that is given several times
                 receives the sum, added in the order given.
-            potentials: what each entry injects, in the unit of the thresholds; finite.
+            potentials: what each entry injects, or one number for all, in the unit of the
+                thresholds; finite.
             capacity: length of the set, so that bursts can be stacked; by default just enough.
             fatigued: whether the fatigue area receives the power.
 
         Raises:
-            ValueError: an id or a potential is out of range, or the capacity is too small.
-        """
-        ids, potentials = np.asarray(ids, np.int64).ravel(), np.asarray(potentials, np.float32)
-        same = potentials.shape == ids.shape
-        require(same, "potentials", f"as many as the {ids.size} ids", potentials.shape)
-        outside = ids[(ids < 0) | (ids >= self.num_neurons)]
-        require(not outside.size, "ids", f"in 0..{self.num_neurons - 1}", outside[:1])
-        odd = potentials[~np.isfinite(potentials)]
-        require(not odd.size, "potentials", "finite", odd[:1])
-        capacity = max(ids.size, 1) if capacity is None else capacity
-        require(capacity >= max(ids.size, 1), "capacity", f"at least {max(ids.size, 1)}", capacity)
-        order, padding = np.argsort(ids, kind="stable"), (0, capacity - ids.size)
-        indices = np.pad(ids[order], padding, constant_values=self.num_neurons)
-        injected = ops.ActiveSet(
-            indices=jnp.asarray(indices, jnp.int32),
-            values=jnp.asarray(np.pad(potentials[order], padding), jnp.float32),
-            count=jnp.asarray(ids.size, jnp.int32),
-        )
-        return Drive(injected=injected, fatigued=jnp.asarray(fatigued, bool))
+            ValueError: an id is not the number of a neuron, a potential not finite, there are not
+                as many of them, or the capacity is too small.
 
-    def drives(self, ids: Sequence[Numbers], potentials: Sequence[Numbers]) -> "Drive":
+        Cost: a sort of the ids on the host, and one transfer of 8 bytes per entry.
+        """
+        ids = whole("ids", ids, self.num_neurons - 1).ravel()
+        potentials = amounts("potentials", potentials, ids.size)
+        least = max(ids.size, 1)
+        room = least if capacity is None else capacity
+        require(room >= least, "capacity", f"at least {least}", room)
+        order = np.argsort(ids, kind="stable")
+        indices = np.full(room, self.num_neurons, np.int32)
+        values = np.zeros(room, np.float32)
+        indices[: ids.size], values[: ids.size] = ids[order], potentials[order]
+        # All at once: a burst that comes from the host waits for this.
+        indices, values, count, tired = jax.device_put(
+            (indices, values, np.int32(ids.size), np.bool_(fatigued))
+        )
+        return Drive(injected=ops.ActiveSet(indices, values, count), fatigued=tired)
+
+    def drives(
+        self, ids: Sequence[Numbers], potentials: Sequence[Numbers], *, fatigued: Numbers = False
+    ) -> "Drive":
         """Return the drives of bursts, along a leading axis; see `drive`.
 
         Args:
             ids: of each burst; at least one burst.
             potentials: of each burst.
+            fatigued: whether the fatigue area receives the power; one flag, or [bursts].
 
         Raises:
-            ValueError: as `drive`, or the bursts are none, or not as many for both.
+            ValueError: as `drive`, or the bursts are none, or not as many for all of these.
+
+        Cost: `drive` for each burst, all as long as the longest, and one copy of them.
         """
         require(len(ids) >= 1, "bursts", "at least 1", len(ids))
         same = len(potentials) == len(ids)
         require(same, "bursts of potentials", f"as many as of ids, {len(ids)}", len(potentials))
         most = max(1, *(np.size(each) for each in ids))
-        pairs = zip(ids, potentials)
-        drives = [self.drive(some, amounts, capacity=most) for some, amounts in pairs]
+        bursts = zip(ids, potentials, of_each("fatigued", fatigued, len(ids), bool).tolist())
+        drives = [self.drive(i, p, capacity=most, fatigued=tired) for i, p, tired in bursts]
         return jax.tree.map(lambda *leaves: jnp.stack(leaves), *drives)
 
     def bytes_moved(self, drive: "Drive") -> float:

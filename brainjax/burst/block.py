@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Num, Shaped
 
-from brainjax.burst.anatomy import Numbers
-from brainjax.validation import require
+from brainjax.validation import Numbers, require
 
 # Numbers of any type: those of the axes differ from area to area.
 Frame = Num[Array | np.ndarray, "_ _ _"] | Num[Array | np.ndarray, "_ _ _ _"]
@@ -22,6 +21,7 @@ class Block:
     """The neurons of an area at their voxels. Made by `Layout.block`."""
 
     name: str
+    num_neurons: int  # of the network
     shape: tuple[int, int, int, int]  # extents along x, y and z; most neurons of a voxel
     ids: np.ndarray  # [own] int64, its neurons, ascending
     place: np.ndarray  # [own] int64, of each in the flattened array
@@ -53,17 +53,32 @@ class Block:
                 `state.membranes.potential`; may be traced.
 
         Raises:
-            ValueError: the block has 2^31 places or more.
+            ValueError: there are not as many values as neurons, such as those of a batch outside
+                `vmap`, or the block has 2^31 places or more.
 
         Cost: none where the ids of the area follow its places, as in a network grown from a
             genome; else a gather and a scatter.
         """
+        self.check(jnp.shape(values))
         self._check_dense()
         if self._is_plain:
             return values[int(self.ids[0]) : int(self.ids[-1]) + 1].reshape(self.shape)
         whole = jnp.zeros(math.prod(self.shape), values.dtype)
         own = values[jnp.asarray(self.ids, jnp.int32)]
         return whole.at[jnp.asarray(self.place, jnp.int32)].set(own).reshape(self.shape)
+
+    def check(self, shape: tuple[int, ...]) -> None:
+        """Refuse values other than one for each neuron of its network.
+
+        Args:
+            shape: of the values.
+
+        Raises:
+            ValueError: it is not [neurons].
+        """
+        field = f"shape of values that area {self.name!r} is cut out of"
+        size = self.num_neurons
+        require(shape == (size,), field, f"({size},), the neurons of its network", shape)
 
     def spread(self, frame: Frame) -> Num[Array, " own"]:
         """Return what a frame holds for each of its neurons, in the order of `ids`.
@@ -101,8 +116,9 @@ class Block:
         """
         voxels = np.asarray(voxels)
         field = f"voxels of area {self.name!r}"
-        right = voxels.ndim == 2 and voxels.shape[1] == AXES
+        right = voxels.shape == (0,) or voxels.shape[1:] == (AXES,)
         require(right, field, "[voxels, 3]", voxels.shape)
+        voxels = voxels.reshape(-1, AXES)
         odd = voxels[(voxels != np.trunc(voxels)).any(-1)]
         require(not odd.size, field, "whole numbers", odd[:1])
         extents = self.shape[:AXES]
@@ -127,14 +143,20 @@ class Block:
         return self.place[self._order] // self.shape[AXES]
 
 
-def block_of(name: str, ids: np.ndarray, position: np.ndarray, is_reachable: np.ndarray) -> Block:
+def block_of(
+    name: str, num_neurons: int, ids: np.ndarray, position: np.ndarray, is_reachable: np.ndarray
+) -> Block:
     """Return the block of neurons.
 
     Args:
         name: of the area.
+        num_neurons: of the network.
         ids: ascending, at least one, [own].
         position: x, y, z of each, [own, 3].
         is_reachable: whether each is found by its voxel, [own].
+
+    Raises:
+        ValueError: a voxel is too far out to be numbered.
     """
     x, y, z = (int(most) + 1 for most in position.max(0))
     field, shape = f"voxels of area {name!r}", (x, y, z)
@@ -146,4 +168,7 @@ def block_of(name: str, ids: np.ndarray, position: np.ndarray, is_reachable: np.
     rank = np.empty_like(ids)
     rank[order] = np.arange(ids.size) - np.repeat(starts, sizes)
     most = int(sizes.max())
-    return Block(name, (x, y, z, most), ids, voxel * most + rank, is_reachable)
+    columns = ids, voxel * most + rank, is_reachable
+    for each in columns:
+        each.setflags(write=False)
+    return Block(name, num_neurons, (x, y, z, most), *columns)

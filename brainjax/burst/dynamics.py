@@ -59,9 +59,13 @@ def init(config: Config, params: Params, key: Array) -> State:
         params: neurons and synapses; copied where a run changes them.
         key: typed PRNG key; nothing is drawn from it.
 
+    Returns:
+        The state before burst 1.
+
     Raises:
         ValueError: the parameters have another size than the config says.
 
+    Cost: 21 bytes per neuron, beside the ledger, what is delayed and a copy of plastic weights.
     Determinism: the same on every platform.
     """
     n, mappings = config.num_neurons, len(config.mappings)
@@ -99,13 +103,16 @@ def step(config: Config, params: Params, state: State, drive: Drive) -> State:
     3. Who fired enters the ledger, and plastic synapses change, from the next burst on; see
        `plasticity.learn`.
 
-    The first burst is number 1.
+    The first burst is number 1. It has no gradient: `jax.grad` gives 0.
 
     Args:
         config: sizes, areas and rules.
         params: neurons, synapses, power and plasticity.
         state: the network.
         drive: what is injected.
+
+    Returns:
+        The state after the burst.
 
     Cost: the synapses of the neurons that fired, 17 bytes per neuron and 21 more per candidate, and
         all plastic synapses.

@@ -5,9 +5,9 @@ import warnings
 import jax.numpy as jnp
 import numpy as np
 
-from brainjax.burst.anatomy import Config, Numbers
+from brainjax.burst.anatomy import Config
 from brainjax.ops.burst_neurons import MAX_COUNT, Neurons
-from brainjax.validation import require
+from brainjax.validation import Numbers, require
 
 _FLOATS = ("threshold", "threshold_limit", "leak", "excitability")
 _COUNTS = ("refractory_period", "fire_limit", "snooze")

@@ -64,7 +64,8 @@ class Sampler:
     Raises:
         ValueError: a number is below 1.
 
-    Cost: of everybody, a copy of `capacity` entries; of an area, a pass over the neurons.
+    Cost: of everybody, a copy of `capacity` entries; of an area, a pass over the neurons. A burst
+        that is left out stores a sample too, an empty one of the same size.
     Determinism: the same on every platform.
     """
 
@@ -77,7 +78,13 @@ class Sampler:
             require(getattr(self, name) >= 1, name, "at least 1", getattr(self, name))
 
     def __call__(self, state: State) -> Sample:
-        """Return the sample of the last burst."""
+        """Return the sample of the last burst.
+
+        Raises:
+            ValueError: the block is of another network, or the state of a batch.
+        """
+        if self.block is not None:
+            self.block.check(state.candidates.shape)
         fired = state.fired if self.block is None else _among(self.block, state.fired)
         is_taken = state.burst % jnp.uint32(self.every) == 0
         return Sample(
@@ -111,13 +118,18 @@ def read(state: State, block: Block) -> tuple[Bool[Array, "x y z k"], Float32[Ar
     Returns:
         Whether the neuron at each place fired, and its potential at firing; 0 if it did not.
 
+    Raises:
+        ValueError: the block is of another network, or has 2^31 places or more, or the state is
+            of a batch, outside `vmap`.
+
     Cost: a pass over the neurons of the network; see `Block.view` for the area.
     """
-    potentials = ops.active_set.to_dense(state.fired, state.candidates.shape[0])
+    block.check(state.candidates.shape)
+    potentials = ops.active_set.to_dense(state.fired, block.num_neurons)
     return block.view(fires(state)), block.view(potentials)
 
 
-def window(ledger: Ledger, block: Block, bursts: int) -> Bool[np.ndarray, "bursts x y z k"]:
+def window(ledger: Ledger | None, block: Block, bursts: int) -> Bool[np.ndarray, "bursts x y z k"]:
     """Return who fired in an area in each of the last bursts, the present one last.
 
     Args:
@@ -125,9 +137,18 @@ def window(ledger: Ledger, block: Block, bursts: int) -> Bool[np.ndarray, "burst
         block: of the area.
         bursts: to return.
 
+    Returns:
+        Whether the neuron at each place fired; the array is NumPy's.
+
     Raises:
-        ValueError: fewer bursts are recorded, or the block has 2^31 places or more.
+        ValueError: there is no ledger, the block is of another network, the ledger of a batch, or
+            fewer bursts are recorded.
+
+    Cost: a gather of the area's words on the device, and a byte per place and burst.
     """
+    if ledger is None:
+        raise ValueError("ledger_window of Config must be at least 1 for a ledger; got 0")
+    block.check((*ledger.words.shape[:-2], ledger.words.shape[-1]))
     own = Ledger(words=ledger.words[:, jnp.asarray(block.ids)], length=ledger.length)
     recorded = frames(own, bursts)
     whole = np.zeros((bursts, np.prod(block.shape)), bool)
@@ -143,8 +164,13 @@ def fired(state: State, layout: Layout, area: str | None = None) -> Spikes:
         layout: of its neurons.
         area: only of this one.
 
+    Returns:
+        The spikes by ascending id, potentials in the unit of the thresholds.
+
     Raises:
         ValueError: the state is of many networks, the layout of another one, or the area unknown.
+
+    Cost: a copy of the list of who fired, as long as the network has neurons, to the host.
     """
     sizes = state.candidates.shape
     require(sizes == (layout.num_neurons,), "neurons of state", f"{layout.num_neurons}", sizes)
@@ -164,8 +190,14 @@ def spikes(samples: Sample, layout: Layout) -> Spikes:
         samples: of one network, along a leading axis of bursts, concrete.
         layout: of its neurons.
 
+    Returns:
+        The spikes by burst, then ascending id; potentials in the unit of the thresholds.
+
     Raises:
-        ValueError: more fired in a burst than a sample has room for.
+        ValueError: the samples are of many networks, or more fired in a burst than a sample has
+            room for.
+
+    Cost: a copy of all samples to the host.
     """
     counts, neurons = np.asarray(samples.count), np.asarray(samples.neurons)
     require(counts.ndim == 1, "shape of count", "[bursts]", counts.shape)

@@ -9,9 +9,9 @@ from flax import struct
 from jaxtyping import Array, Bool, Float32, Int32
 
 from brainjax import ops
-from brainjax.burst.anatomy import MAX_BYTE, Config, Numbers
+from brainjax.burst.anatomy import MAX_BYTE, Config
 from brainjax.ops import Neurons
-from brainjax.validation import require
+from brainjax.validation import Numbers, require
 
 
 @no_type_check  # transformations build it from batched and placeholder leaves

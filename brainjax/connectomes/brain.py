@@ -62,6 +62,17 @@ def layout(network: Network) -> burst.Layout:
 
     Areas are named by their ids, as `to_burst` names them. A neuron that is not valid is not found
     by its voxel.
+
+    Args:
+        network: whose neurons are placed.
+
+    Returns:
+        The layout, by the ids that the neurons have in `to_burst`.
+
+    Raises:
+        ValueError: the network has no neurons.
+
+    Cost: a sort of the neurons on the host.
     """
     return burst.Layout(
         [area.id for area in network.areas],

@@ -81,7 +81,7 @@ def burst_core(
         to the length of the last one; what is beyond both stays as it was given.
 
     Raises:
-        ValueError: `fired` has not one entry for each neuron.
+        ValueError: there are no neurons, or `fired` has not one entry for each.
         TypeError: the weights are neither float32 nor uint8.
         RuntimeError: `backend` is "kernel" and none can run.
 
@@ -94,6 +94,8 @@ def burst_core(
     """
     propagation.check(synapses, backend)
     num_neurons = neurons.threshold.shape[0]
+    if num_neurons == 0:
+        raise ValueError("neurons must be at least 1; got 0")
     if fired.indices.shape != (num_neurons,):
         raise ValueError(
             f"fired must have one entry for each of the {num_neurons} neurons; "
@@ -273,7 +275,7 @@ def _operands(shared, rank):
         return jnp.zeros((1,) * rank + (0,), dtype)
 
     return (
-        *(getattr(neurons, name) for name in _PARAMETERS),
+        *jax.tree.leaves(neurons),
         synapses.indptr,
         synapses.indices,
         absent(bool) if synapses.weights is None else synapses.weights,
@@ -285,16 +287,3 @@ def _operands(shared, rank):
         absent(jnp.int32) if arrivals is None else arrivals.sums,
         absent(bool) if arrivals is None else arrivals.reached,
     )
-
-
-_PARAMETERS = (
-    "area",
-    "threshold",
-    "threshold_limit",
-    "leak",
-    "excitability",
-    "refractory_period",
-    "fire_limit",
-    "snooze",
-    "accumulates",
-)

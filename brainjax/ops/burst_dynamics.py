@@ -116,8 +116,8 @@ def advance(
     `potential = V * (1 - leak)`, and the fires in a row end.
 
     From `rules.batch_threshold` candidates on, V at or above the threshold is lost whether the
-    neuron fires or not, only a negative `threshold_limit` has an effect, a full count is neither
-    cleared nor followed by a snooze.
+    neuron fires or not, only a negative `threshold_limit` has an effect, a full count blocks once
+    where there is a `fire_limit` and is not cleared where there is none, and no snooze follows.
 
     Args:
         rules: parts of the semantics.

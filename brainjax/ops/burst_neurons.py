@@ -50,7 +50,11 @@ class Arrivals:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BurstRules:
-    """What is the same for all neurons and bursts, and fixed at compile time."""
+    """What is the same for all neurons and bursts, and fixed at compile time.
+
+    Raises:
+        ValueError: a number is negative.
+    """
 
     power_neuron: int | None = None  # receives the power in every burst
     fatigue_area: int | None = None  # receives it in bursts that are fatigued
@@ -59,3 +63,9 @@ class BurstRules:
     unlimited_block: bool = False  # a neuron without fire limit is blocked once in 65,535 fires
     strength_limit: float = 1_000.0  # that a potential which is sent keeps to
     whole_strength: bool = False  # such a potential is rounded, halves up
+
+    def __post_init__(self):
+        for name in ("power_neuron", "fatigue_area", "batch_threshold"):
+            number = getattr(self, name)
+            if number is not None and number < 0:
+                raise ValueError(f"{name} must be None or at least 0; got {number}")

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from brainjax.recording.quantities import check_names
 from brainjax.validation import require
 
 FORMAT = 1  # of the folder
-FACTS, CHUNKS = "run.json", "chunks"
+FACTS, NEURONS, CHUNKS = "run.json", "neurons.parquet", "chunks"
 SPIKES, CANDIDATES = "spikes", "candidates"
 # What reading and going on depend on, and their types.
 _FACTS = {
@@ -21,8 +22,16 @@ _FACTS = {
     "chunk_bursts": int,
     "first_burst": int,
     "neurons": int,
+    "power": float,
 }
-_KINDS = {dict: "an object", list: "a list of names", bool: "true or false", int: "a number"}
+_KINDS = {
+    dict: "an object",
+    list: "a list of names",
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number with a point",
+}
+_LEAST = {"chunk_bursts": 1, "first_burst": 0, "neurons": 1}
 _DIGITS = 10  # of the number of a burst, which is below 2^32
 
 
@@ -34,15 +43,22 @@ class Chunk:
     last: int
     spikes: int
     candidates: int
+    most_spikes: int  # of a burst
+    most_candidates: int
 
 
-def facts(folder: Path) -> dict[str, Any]:
-    """Return what a recording says of its run.
+def contents(folder: Path) -> tuple[dict[str, Any], list[Chunk]]:
+    """Return what a recording says of its run, and its whole chunks, in order.
 
     Raises:
         FileNotFoundError: the folder holds no recording.
-        ValueError: it is damaged, or of another format.
+        ValueError: a file is damaged or of another format, or bursts are missing.
     """
+    facts = _facts(folder)
+    return facts, _chunks(folder, facts["first_burst"])
+
+
+def _facts(folder):
     path = folder / FACTS
     if not path.is_file():
         raise FileNotFoundError(f"no recording in {folder}: it has no {FACTS}")
@@ -55,15 +71,13 @@ def facts(folder: Path) -> dict[str, Any]:
         if kind is list:
             right = right and all(isinstance(each, str) for each in content[name])
         require(right, f"{name} in {path}", _KINDS[kind], content[name], most=80)
+    for name, least in _LEAST.items():
+        require(content[name] >= least, f"{name} in {path}", f"at least {least}", content[name])
+    check_names(content["quantities"], f"quantities in {path}")
     return content
 
 
-def chunks(folder: Path) -> list[Chunk]:
-    """Return the whole chunks of a recording, in order.
-
-    Raises:
-        ValueError: a file is damaged, or bursts are missing between two chunks.
-    """
+def _chunks(folder, next_burst):
     found = []
     for path in sorted((folder / CHUNKS).glob("[0-9]*.json")):
         content = _read_json(path)
@@ -72,12 +86,12 @@ def chunks(folder: Path) -> list[Chunk]:
         right = right and all(type(each) is int and each >= 0 for each in content.values())
         require(right, str(path), f"whole numbers {sorted(names)}", content, most=80)
         chunk = Chunk(**content)
-        follows = not found or chunk.first == found[-1].last + 1
-        rule = f"burst {found[-1].last + 1}" if found else "a burst"
-        require(follows, f"first burst of {path}", rule, chunk.first)
+        follows = chunk.first == next_burst
+        require(follows, f"first burst of {path}", f"burst {next_burst}", chunk.first)
         named = path == chunk_path(folder, CHUNKS, chunk.first) and chunk.first <= chunk.last
         require(named, f"bursts of {path}", "those of its name", (chunk.first, chunk.last))
         found.append(chunk)
+        next_burst = chunk.last + 1
     return found
 
 
@@ -98,28 +112,35 @@ def write_chunk(folder: Path, chunk: Chunk) -> None:
 
 
 def with_rename(path: Path, write: Callable[[Path], Any]) -> None:
-    """Call `write(other path)` and give the file its name when it is whole."""
+    """Call `write(other path)` and give the file its name when it is whole and on disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}")  # readers of the folder skip such names
     write(unfinished)
+    _sync(unfinished)
     os.replace(unfinished, path)
+    _sync(path.parent)
 
 
 def remove_after(folder: Path, burst: int) -> None:
-    """Remove the chunks that begin after a burst, the last one first.
+    """Remove the chunks that begin after a burst, and what a crash left of such chunks."""
+    for kind in (CHUNKS, SPIKES, CANDIDATES):  # first what says that the others are whole
+        for path in sorted((folder / kind).glob("*"), reverse=True):  # no gap at any time
+            name = path.name.removeprefix(".")
+            number = name[:_DIGITS]
+            is_ours = number.isdecimal() and name == chunk_path(folder, kind, int(number)).name
+            if is_ours and int(number) > burst:
+                path.unlink()
+        if (folder / kind).exists():
+            _sync(folder / kind)
 
-    Raises:
-        ValueError: a chunk has bursts on both sides.
-    """
-    whole = chunks(folder)
-    ends = [chunk.last for chunk in whole]
-    known = not whole or burst in (whole[0].first - 1, *ends)
-    rule = f"at the end of a recorded chunk, such as {ends[-3:]}"
-    require(known, "burst of the state", rule, burst)
-    for chunk in reversed([chunk for chunk in whole if chunk.first > burst]):
-        # The one that says that the others are whole goes first.
-        for kind in (CHUNKS, SPIKES, CANDIDATES):
-            chunk_path(folder, kind, chunk.first).unlink(missing_ok=True)
+
+def _sync(path):
+    """Wait until a file, or the names in a folder, are on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _read_json(path):

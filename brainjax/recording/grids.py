@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from brainjax.recording.quantities import QUANTITIES
 from brainjax.validation import require
 
 _CHUNK_BYTES = 1 << 24  # of a Zarr chunk before compression, at most so many
@@ -51,6 +52,12 @@ class Grid:
         require(got == (dtype, (columns,)), f"type and columns of {path}", (dtype, columns), got)
         return grid
 
+    def trim(self, rows: int) -> None:
+        """Forget the bursts from row `rows` on."""
+        if rows < self._store.shape[0]:
+            bounds = [rows, self._store.shape[1]]
+            self._store = self._store.resize(exclusive_max=bounds, shrink_only=True).result()
+
     def write(self, row: int, values: np.ndarray) -> None:
         """Write bursts from a row on, and wait until they are on disk."""
         stop = row + len(values)
@@ -68,6 +75,16 @@ class Grid:
         rows = self._store.shape[0]
         require(stop <= rows, "bursts of the Zarr array", f"at least {stop}", rows)
         return np.asarray(self._store[row:stop].read().result())
+
+
+def open_grid(folder: Path, name: str, num_neurons: int) -> Grid:
+    """Return the Zarr array of a quantity.
+
+    Raises:
+        ValueError: it is damaged, or of another type or size.
+    """
+    quantity = QUANTITIES[name]
+    return Grid.open(folder / name, quantity.dtype, quantity.columns(num_neurons))
 
 
 def _open(path, **fields):

@@ -1,7 +1,7 @@
 """What of a state can be recorded, and who observes it after every burst."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -41,15 +41,15 @@ QUANTITIES = {
 }
 
 
-def check_names(names: tuple[str, ...]) -> None:
+def check_names(names: Sequence[str], field: str = "quantities") -> None:
     """Refuse what is no quantity.
 
     Raises:
         ValueError: a name is unknown or given twice.
     """
     unknown = [name for name in names if name not in QUANTITIES]
-    require(not unknown, "quantities", f"among {', '.join(QUANTITIES)}", unknown)
-    require(len(set(names)) == len(names), "quantities", "given once", names)
+    require(not unknown, field, f"among {', '.join(QUANTITIES)}", unknown)
+    require(len(set(names)) == len(names), field, "given once", names)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,16 +76,18 @@ class Observer:
             }
         return observed
 
-    def grown(self, observed: dict[str, Any], num_neurons: int) -> "Observer":
-        """Return an observer with room for what this one has seen; the same one if it had."""
+    def grown(self, spikes: int, candidates: int, num_neurons: int) -> "Observer":
+        """Return an observer with room for so many in a burst; the same one if this one has it."""
 
-        def room(capacity, counts):
-            most = int(counts.max())
+        def room(capacity, most):
             # In powers of two, so that few programs are compiled.
             return capacity if most <= capacity else min(num_neurons, 1 << (most - 1).bit_length())
 
-        candidates = self.candidates
-        if candidates is not None:
-            candidates = room(candidates, observed["candidates"]["count"])
-        spikes = room(self.spikes, observed["spikes"].count)
-        return dataclasses.replace(self, spikes=spikes, candidates=candidates)
+        listed = self.candidates if self.candidates is None else room(self.candidates, candidates)
+        return dataclasses.replace(self, spikes=room(self.spikes, spikes), candidates=listed)
+
+
+def most_seen(observed: dict[str, Any]) -> tuple[int, int]:
+    """Return how many spikes and candidates a burst had at most, those without room included."""
+    candidates = int(observed["candidates"]["count"].max()) if "candidates" in observed else 0
+    return int(observed["spikes"].count.max()), candidates

@@ -9,8 +9,8 @@ import numpy as np
 from brainjax import burst
 from brainjax.recording import folder as folders, tables
 from brainjax.recording.folder import Chunk
-from brainjax.recording.quantities import QUANTITIES, check_names
-from brainjax.recording.recorder import open_grid
+from brainjax.recording.grids import open_grid
+from brainjax.recording.quantities import QUANTITIES
 from brainjax.validation import require
 
 
@@ -45,11 +45,41 @@ class Recording:
         """Spikes of all bursts."""
         return sum(chunk.spikes for chunk in self.chunks)
 
+    def neurons(self) -> dict[str, np.ndarray]:
+        """Return where each neuron is.
+
+        Returns:
+            "area", [neurons] int64, place in `areas`, and "position", [neurons, 3] int64, voxel of
+            the area: those of the layout.
+
+        Raises:
+            FileNotFoundError: the table is gone.
+            ImportError: the package pyarrow is missing.
+            ValueError: the table is damaged.
+
+        Cost: reads the table.
+        Determinism: what was recorded.
+        """
+        path = self.folder / folders.NEURONS
+        return tables.read_neurons(path, self.areas, self.facts["neurons"])
+
     def spikes(self, first: int | None = None, last: int | None = None) -> burst.Spikes:
         """Return the spikes of bursts, by burst and then neuron.
 
+        Args:
+            first: burst; None: the first one recorded.
+            last: burst, included; None: the last one recorded.
+
+        Returns:
+            The table that `burst.fired` makes of each burst, all in one.
+
         Raises:
+            FileNotFoundError: the table of a chunk is gone.
+            ImportError: the package pyarrow is missing.
             ValueError: a burst is not recorded, or a file is damaged.
+
+        Cost: reads whole chunks, and copies what is returned.
+        Determinism: what was recorded, bit for bit.
         """
         first, last = self._range(first, last)
         empty, nowhere = np.zeros(0, np.int64), np.zeros((0, 3), np.int64)
@@ -64,10 +94,23 @@ class Recording:
     def candidates(
         self, first: int | None = None, last: int | None = None
     ) -> dict[str, np.ndarray]:
-        """Return burst, neuron and input of everybody who received anything.
+        """Return who received anything, and how much, by burst and then neuron.
+
+        Args:
+            first: burst; None: the first one recorded.
+            last: burst, included; None: the last one recorded.
+
+        Returns:
+            The columns "burst" and "neuron", int64, and "input", float32 in the unit of the
+            thresholds: a row for each candidate of each burst.
 
         Raises:
+            FileNotFoundError: the table of a chunk is gone.
+            ImportError: the package pyarrow is missing.
             ValueError: candidates or a burst are not recorded, or a file is damaged.
+
+        Cost: reads whole chunks, and copies what is returned.
+        Determinism: what was recorded, bit for bit.
         """
         require(self.facts["candidates"], "candidates", "recorded", "none")
         first, last = self._range(first, last)
@@ -82,10 +125,22 @@ class Recording:
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def quantity(self, name: str, first: int | None = None, last: int | None = None) -> np.ndarray:
-        """Return a quantity of every neuron after each of the bursts, [bursts, neurons].
+        """Return a quantity of every neuron after each of the bursts.
+
+        Args:
+            name: of the quantity, as `create` was told.
+            first: burst; None: the first one recorded.
+            last: burst, included; None: the last one recorded.
+
+        Returns:
+            [bursts, neurons] with the type of the state's array; potentials and inputs in the unit
+            of the thresholds.
 
         Raises:
             ValueError: the quantity or a burst is not recorded, or the array is damaged.
+
+        Cost: reads the Zarr chunks that the bursts are in.
+        Determinism: what was recorded, bit for bit.
         """
         recorded = self.facts["quantities"]
         require(name in recorded, "quantity", f"recorded: one of {recorded}", repr(name))
@@ -120,14 +175,19 @@ class Recording:
 def read(folder: str | Path) -> Recording:
     """Open a recording, also one that a killed process left, or that is being written.
 
+    Args:
+        folder: of the recording.
+
+    Returns:
+        The recording, with the chunks that are whole now; later ones need another call.
+
     Raises:
         FileNotFoundError: the folder holds no recording.
-        ValueError: a file is damaged.
+        ValueError: `run.json` or what says that a chunk is whole is damaged, or bursts are missing.
+
+    Cost: reads a file of some hundred bytes for each chunk.
+    Determinism: as the files.
     """
     folder = Path(folder)
-    facts = folders.facts(folder)
-    check_names(tuple(facts["quantities"]))
-    whole = tuple(folders.chunks(folder))
-    begins = not whole or whole[0].first == facts["first_burst"]
-    require(begins, "first chunk", f"of burst {facts['first_burst']}", whole[:1])
-    return Recording(folder, facts, whole)
+    facts, chunks = folders.contents(folder)
+    return Recording(folder, facts, tuple(chunks))

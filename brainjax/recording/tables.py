@@ -1,4 +1,4 @@
-"""Chunks of spikes and of candidates as Parquet files."""
+"""Neurons, and chunks of spikes and of candidates, as Parquet files."""
 
 import importlib
 from pathlib import Path
@@ -12,6 +12,13 @@ from brainjax.connectomes.tables import arrow
 from brainjax.recording.folder import with_rename
 from brainjax.validation import require
 
+_NEURONS = {
+    "neuron": "uint32",
+    "area": "string",
+    "x": "uint32",
+    "y": "uint32",
+    "z": "uint32",
+}
 _SPIKES = {
     "burst": "uint32",
     "neuron": "uint32",
@@ -24,15 +31,18 @@ _SPIKES = {
 _CANDIDATES = {"burst": "uint32", "neuron": "uint32", "input": "float"}
 
 
+def write_neurons(path: Path, layout: burst.Layout) -> None:
+    """Write where each neuron is; areas are named."""
+    ids = np.arange(layout.num_neurons, dtype=np.uint32)
+    _write(path, {"neuron": ids, **_places(layout.area, layout.position, layout.areas)})
+
+
 def write_spikes(path: Path, table: burst.Spikes, areas: tuple[str, ...]) -> None:
     """Write a table of spikes; areas are named."""
-    pyarrow, _ = arrow()
-    places = pyarrow.array(table.area.astype(np.int32))
     columns = {
         "burst": table.burst.astype(np.uint32),
         "neuron": table.neuron.astype(np.uint32),
-        "area": pyarrow.DictionaryArray.from_arrays(places, list(areas)),
-        **dict(zip("xyz", table.position.astype(np.uint32).T)),
+        **_places(table.area, table.position, areas),
         "potential": table.potential,
     }
     _write(path, columns)
@@ -44,24 +54,32 @@ def write_candidates(path: Path, columns: dict[str, np.ndarray]) -> None:
     _write(path, {name: columns[name].astype(dtype) for name, dtype in dtypes.items()})
 
 
+def read_neurons(path: Path, areas: tuple[str, ...], num_neurons: int) -> dict[str, np.ndarray]:
+    """Read area [neurons] and position [neurons, 3].
+
+    Raises:
+        ValueError: the file is damaged, names another area, or is of other neurons.
+    """
+    table = _read(path, _NEURONS)
+    ids = _column(table, "neuron")
+    right = np.array_equal(ids, np.arange(num_neurons))
+    require(right, f"neuron in {path}", f"0..{num_neurons - 1}, ascending", f"{ids.size} others")
+    return {"area": _area(table, path, areas), "position": _position(table)}
+
+
 def read_spikes(path: Path, areas: tuple[str, ...]) -> burst.Spikes:
     """Read a table of spikes.
 
     Raises:
         ValueError: the file is damaged, or names another area.
     """
-    pyarrow, _ = arrow()
     table = _read(path, _SPIKES)
-    compute = importlib.import_module("pyarrow.compute")
-    place = compute.index_in(table["area"], value_set=pyarrow.array(list(areas)))
-    require(not place.null_count, f"area in {path}", f"one of {areas}", "another name", most=200)
-    position = np.stack([_column(table, name) for name in "xyz"], axis=-1)
     return burst.Spikes(
         burst=_column(table, "burst"),
         neuron=_column(table, "neuron"),
         potential=table["potential"].to_numpy(),
-        area=place.to_numpy().astype(np.int64),
-        position=position,
+        area=_area(table, path, areas),
+        position=_position(table),
     )
 
 
@@ -74,6 +92,24 @@ def read_candidates(path: Path) -> dict[str, np.ndarray]:
     table = _read(path, _CANDIDATES)
     numbers = {name: _column(table, name) for name in ("burst", "neuron")}
     return {**numbers, "input": table["input"].to_numpy()}
+
+
+def _places(area, position, areas):
+    pyarrow, _ = arrow()
+    names = pyarrow.DictionaryArray.from_arrays(pyarrow.array(area.astype(np.int32)), list(areas))
+    return {"area": names, **dict(zip("xyz", position.astype(np.uint32).T))}
+
+
+def _area(table, path, areas):
+    pyarrow, _ = arrow()
+    compute = importlib.import_module("pyarrow.compute")
+    place = compute.index_in(table["area"], value_set=pyarrow.array(list(areas)))
+    require(not place.null_count, f"area in {path}", f"one of {areas}", "another name", most=200)
+    return place.to_numpy().astype(np.int64)
+
+
+def _position(table):
+    return np.stack([_column(table, name) for name in "xyz"], axis=-1)
 
 
 def _column(table, name):
