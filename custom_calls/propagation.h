@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "active_set.h"
 #include "batch.h"
 #include "numbers.h"
 
@@ -108,8 +109,7 @@ struct PropagationBatch {
     element.active += active_at(b);
     if (first.values != nullptr) element.values += values_at(b);
     element.sums += b * int64_t{first.num_post};
-    const int64_t count = counts[counts_at(b)];
-    element.count = count < 0 ? 0 : count < first.capacity ? count : first.capacity;
+    element.count = NumListed(counts[counts_at(b)], first.capacity);
     return element;
   }
 };

@@ -11,6 +11,7 @@
 #define BRAINJAX_PROPAGATION_LAUNCH_CUH_
 
 #include <cstdint>
+#include <optional>
 
 #include "propagation_call.cuh"
 #include "propagation_sort.cuh"
@@ -96,23 +97,12 @@ struct Launcher {
   template <typename... Parameters, typename... Arguments>
   cudaError_t StartOverlapping(void (*kernel)(Parameters...), dim3 grid, int threads,
                                int64_t shared_bytes, const Arguments&... arguments) const {
-    constexpr int64_t kWithoutAsking = 48 << 10;
-    if (shared_bytes > kWithoutAsking) {
-      const cudaError_t error = cudaFuncSetAttribute(
-          kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes));
-      if (error != cudaSuccess) return error;
-    }
     cudaLaunchAttribute overlap = {};
     overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
     overlap.val.programmaticStreamSerializationAllowed = 1;
-    cudaLaunchConfig_t config = {};
-    config.gridDim = grid;
-    config.blockDim = dim3(threads);
-    config.dynamicSmemBytes = shared_bytes;
-    config.stream = stream;
-    config.attrs = &overlap;
-    config.numAttrs = device.architecture >= 9 ? 1 : 0;
-    return cudaLaunchKernelEx(&config, kernel, arguments...);
+    const bool can_overlap = device.architecture >= 9;
+    return StartKernel(stream, {grid, threads, shared_bytes},
+                       can_overlap ? std::optional(overlap) : std::nullopt, kernel, arguments...);
   }
 };
 

@@ -28,12 +28,7 @@ struct WarpRanges {
   uint32_t total;
 
   __device__ explicit WarpRanges(uint32_t length) {
-    uint32_t end = length;
-#pragma unroll
-    for (int distance = 1; distance < kWarp; distance *= 2) {
-      const uint32_t before = __shfl_up_sync(kAllLanes, end, distance);
-      if (Lane() >= distance) end += before;
-    }
+    const uint32_t end = WarpInclusiveSum(length);
     begin = end - length;
     total = __shfl_sync(kAllLanes, end, kWarp - 1);
   }

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float32, Int32
 from brainjax import ops
 from brainjax.burst.anatomy import MAX_BYTE, Config
 from brainjax.ops import Neurons
-from brainjax.validation import Numbers, require
+from brainjax.validation import Numbers, of_each, require
 
 
 @no_type_check  # transformations build it from batched and placeholder leaves
@@ -211,9 +211,7 @@ def _checked(config, area, pre, post, weight, strength, inhibitory, delay):
 
 def _column(name, values, size, dtype):
     values = np.asarray(values)
-    fits = values.ndim == 0 or values.shape == (size,)
-    require(fits, f"shape of {name}", f"() or ({size},)", values.shape)
-    values = np.broadcast_to(values, size)
+    values = of_each(name, values, size, values.dtype)
     if dtype == np.int64:
         _require_all(name, values, values == np.trunc(values), "whole numbers")
     return values.astype(dtype)
