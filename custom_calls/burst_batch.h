@@ -29,6 +29,7 @@ struct BurstProblem {
   uint32_t* fires;
   float* sent;         // by each that fired, if some are driven; scratch, as are all below
   int32_t* sums;       // over synapses
+  const unsigned long long* tallies;  // on the GPU, maybe instead: see propagation_call.cuh
   uint32_t* cancelled;  // one bit for each neuron: maybe reached although the sum is 0
   uint32_t* totals;       // 2 * kBurstParts words, behind these
   uint64_t* block_states;  // how many fire in each block of the GPU; room for one a tile
@@ -119,6 +120,7 @@ struct BurstBatch {
     element.candidates += b * n;
     element.fires += b * num_words;
     element.sums += b * n;
+    if (element.tallies != nullptr) element.tallies += b * n;
     element.cancelled += b * stride;
     element.totals += b * stride;
     element.block_states += b * stride / 2;

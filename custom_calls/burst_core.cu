@@ -17,23 +17,33 @@ namespace brainjax {
 namespace burst {
 
 // The kernels behind those that sum what arrives.
-template <bool kSingle>
+template <bool kSingle, int kWidth>
 cudaError_t StartDynamics(const propagation::Launcher& launcher, const BurstCall& call) {
   const BurstBatch& batch = call.batch;
-  const unsigned networks = static_cast<unsigned>(std::min(batch.size, kMaxGridYZ));
-  const int64_t num_tiles = batch.NumTiles();
-  const int tiles = batch.first.num_neurons <= kSmall ? 1 : kMostTiles;
-  const dim3 blocks(static_cast<unsigned>(CeilDiv(num_tiles, tiles)), networks);
+  const auto start = [&](auto kernel, int64_t neurons_of_block, int threads) {
+    const dim3 grid(
+        static_cast<unsigned>(CeilDiv(batch.first.num_neurons, neurons_of_block)),
+        static_cast<unsigned>(std::min(batch.size, kMaxGridYZ)));
+    return launcher.StartOverlapping(kernel, grid, threads, 0, call);
+  };
+  constexpr int64_t kOfBlock = kBlock * kWidth;
+  cudaError_t error = cudaSuccess;
   if (batch.rules.batch_threshold < 0) {
-    const auto advance = AdvanceKernel<kSingle, false>;
-    return launcher.StartOverlapping(advance, blocks, kBlock, 0, call, tiles);
+    error = start(AdvanceKernel<kSingle, kWidth, false>, kOfBlock, kBlock);
+  } else {
+    error = start(CollectKernel<kSingle, kWidth>, kOfBlock, kBlock);
+    if (error != cudaSuccess) return error;
+    error = start(AdvanceKernel<kSingle, kWidth, true>, kOfBlock, kBlock);
   }
-  const dim3 each_tile(static_cast<unsigned>(num_tiles), networks);
-  const auto collect = CollectKernel<kSingle>;
-  const cudaError_t error = launcher.StartOverlapping(collect, each_tile, kBlock, 0, call);
   if (error != cudaSuccess) return error;
-  const auto advance = AdvanceKernel<kSingle, true>;
-  return launcher.StartOverlapping(advance, blocks, kBlock, 0, call, tiles);
+  return start(ListKernel<kSingle>, kListers * kBurstWord, kListers);
+}
+
+// Networks of a batch begin anywhere in their arrays, so none of their neurons are read together.
+cudaError_t StartDynamics(const propagation::Launcher& launcher, const BurstCall& call) {
+  if (call.batch.size > 1) return StartDynamics<false, 1>(launcher, call);
+  return call.batch.first.num_neurons <= kSmall ? StartDynamics<true, 1>(launcher, call)
+                                                : StartDynamics<true, kNeighbours>(launcher, call);
 }
 
 template <typename W>
@@ -44,15 +54,14 @@ ffi::Error StartBurst(const propagation::Launcher& launcher, const BurstCall& ca
   if (call.has_sums && !propagation::DivideScratch<Events>(&summing)) {
     return ffi::Error::InvalidArgument("burst_core: too little scratch");
   }
-  BeginKernel<W><<<propagation::PreparingGrid<Events>(launcher, summing), kBlock, 0,
+  BeginKernel<W><<<propagation::PreparingGrid<Events>(launcher, summing), propagation::kThreads, 0,
                    launcher.stream>>>(call, summing);
   cudaError_t error = cudaGetLastError();
   if (error == cudaSuccess && call.has_sums) {
     error = propagation::StartSums<Events, true>(launcher, summing);
   }
   if (error != cudaSuccess) return StatusOf(kName, error);
-  return StatusOf(kName, call.batch.size == 1 ? StartDynamics<true>(launcher, call)
-                                              : StartDynamics<false>(launcher, call));
+  return StatusOf(kName, StartDynamics(launcher, call));
 }
 
 ffi::Error Handler(cudaStream_t stream, BurstOperands operands) {
@@ -70,7 +79,15 @@ ffi::Error Handler(cudaStream_t stream, BurstOperands operands) {
   return operands.WithSpikes([&](const auto& spikes) {
     using W = std::remove_const_t<std::remove_pointer_t<decltype(spikes.first.weights)>>;
     const propagation::Marks marks{batch.first.cancelled, batch.stride};
-    const propagation::Call<W> summing{spikes, scratch, marks, operands.sort_from, 0};
+    propagation::Tallies tallies{};
+    if (operands.sort_from == 0) {
+      tallies = {reinterpret_cast<unsigned long long*>(operands.tallies->typed_data()),
+                 batch.first.num_neurons};
+      batch.first.tallies = tallies.first;
+    }
+    const bool sends = batch.first.is_driven != nullptr;
+    const propagation::Call<W> summing{spikes, scratch, marks, tallies, sends,
+                                       operands.sort_from, 0};
     return StartBurst<W>(launcher, call, summing);
   });
 }

@@ -55,6 +55,7 @@ struct BurstOperands {
   Out<ffi::U32> fires;
   Out<ffi::F32> sent;
   Out<ffi::S32> sums;
+  Out<ffi::U32> tallies;
   Out<ffi::U32> words;
   Out<ffi::S32> propagation_scratch;
 
@@ -77,7 +78,8 @@ struct BurstOperands {
         .Ret<In<ffi::F32>>().Ret<In<ffi::U16>>().Ret<In<ffi::U16>>()
         .Ret<In<ffi::S32>>().Ret<In<ffi::F32>>().Ret<In<ffi::S32>>()
         .Ret<In<ffi::F32>>().Ret<In<ffi::PRED>>().Ret<In<ffi::U32>>()
-        .Ret<In<ffi::F32>>().Ret<In<ffi::S32>>().Ret<In<ffi::U32>>().Ret<In<ffi::S32>>();
+        .Ret<In<ffi::F32>>().Ret<In<ffi::S32>>().Ret<In<ffi::U32>>().Ret<In<ffi::U32>>()
+        .Ret<In<ffi::S32>>();
   }
 
   ffi::Error Map(BurstBatch* batch) {
@@ -132,6 +134,7 @@ struct BurstOperands {
            Holds(fire_count, all) &&
            Holds(indices, all) && Holds(values, all) && Holds(count, batch.size) &&
            Holds(*inputs, all) && Holds(*candidates, all) && Holds(*sums, all) &&
+           Holds(*tallies, sort_from > 0 ? 0 : 2 * all) &&
            Holds(*fires, batch.size * batch.num_words) &&
            batch.stride == batch.ScratchWords() && Holds(*words, batch.size * batch.stride) &&
            Holds(*propagation_scratch,

@@ -1,10 +1,9 @@
-// The kernels of a burst beside those that sum what arrives: begin in front of them, collect and
-// advance behind.
+// The kernels of a burst beside those that sum what arrives: begin in front of them; collect,
+// advance and list behind.
 //
-// A block looks after a tile of neurons, of large networks after several in turn, and a thread
-// after one of a tile: what lies side by side is read together, and the bits of who fires are those
-// of a ballot. More neurons at a time would mean more instructions, each of which a small network
-// runs once, and waits for.
+// A thread looks after one neuron, of large networks after four neighbours: more would mean more
+// instructions, each of which a small network runs once, and waits for. Warps do not wait for each
+// other.
 #ifndef BRAINJAX_BURST_KERNELS_CUH_
 #define BRAINJAX_BURST_KERNELS_CUH_
 
@@ -12,6 +11,7 @@
 
 #include "burst_core.h"
 #include "burst_listing.cuh"
+#include "burst_own.cuh"
 #include "burst_staging.cuh"
 #include "launch.h"
 #include "propagation_call.cuh"
@@ -21,11 +21,14 @@ namespace brainjax {
 namespace burst {
 
 using propagation::AdmitNextKernel;
+using propagation::AwaitAndAdmit;
 using propagation::AwaitKernelBefore;
 
-constexpr int64_t kPreloaded = 1 << 20;  // neurons whose state the cache holds
-constexpr int64_t kSmall = 1 << 18;      // neurons that make a tile for each block
-constexpr int kCandidates = 0;  // place in BurstProblem::totals
+constexpr int kBlock = 256;          // threads
+constexpr int kWarps = kBlock / kWarp;
+constexpr int64_t kSmall = 1 << 18;  // neurons up to which a thread looks after one
+constexpr int kNeighbours = 4;       // that it looks after beyond
+constexpr int kCandidates = 0;       // place in BurstProblem::totals
 
 // What a call is beside its operands.
 struct BurstCall {
@@ -46,21 +49,20 @@ __device__ __forceinline__ void ForEachNetwork(const BurstCall& call, const Use&
 
 // What comes before spikes are summed. It must not overlap with what came before the call.
 template <typename W>
-__global__ void __launch_bounds__(kBlock)
+__global__ void __launch_bounds__(propagation::kThreads)
     BeginKernel(const __grid_constant__ BurstCall call,
                 const __grid_constant__ propagation::Call<W> summing) {
-  static_assert(kBlock == propagation::kThreads);
   static_assert(sizeof(call) + sizeof(summing) <= 4096, "what a kernel may be given");
   AdmitNextKernel();
   if (call.has_sums) {
-    if (summing.sort_from == 0) propagation::ClearSums(summing.batch);
+    if (summing.sort_from == 0) propagation::ClearSums(summing);
     propagation::CountRows(summing);
   }
   const BurstBatch& batch = call.batch;
   for (int64_t b = blockIdx.y; b < batch.size; b += gridDim.y) {
     const BurstProblem problem = batch.At(b);
-    const int64_t thread = int64_t{blockIdx.x} * kBlock + threadIdx.x;
-    const int64_t stride = int64_t{gridDim.x} * kBlock;
+    const int64_t thread = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
+    const int64_t stride = int64_t{gridDim.x} * blockDim.x;
     for (int64_t i = thread; i < batch.StartsAt(); i += stride) problem.cancelled[i] = 0;
     FindStarts(problem, batch.NumTiles());
     if (problem.is_driven == nullptr) continue;
@@ -70,141 +72,319 @@ __global__ void __launch_bounds__(kBlock)
   }
 }
 
-// What a neuron receives, and whether it receives anything.
+// What neurons receive, and a bit for each that receives anything.
+template <int kWidth>
 struct Received {
-  float input;
-  bool is_candidate;
+  float inputs[kWidth];
+  uint32_t candidates;
 };
 
-// What arrives over synapses.
-__device__ inline uint32_t Arriving(const BurstProblem& problem, bool has_sums, uint32_t id,
-                                    bool* reached) {
-  uint32_t sum = 0, cancelled = 0, more = 0;
-  bool reached_otherwise = false;
-  if (has_sums) {
-    sum = __ldcg(problem.sums + id);
-    cancelled = __ldcg(problem.cancelled + id / kBurstWord) >> (id % kBurstWord) & 1;
+// What arrives over synapses, and a bit for each neuron that anything reaches.
+template <int kWidth>
+struct Arrived {
+  uint32_t sums[kWidth] = {};
+  uint32_t reached = 0;
+
+  template <typename Own>
+  __device__ __forceinline__ void Load(const BurstCall& call, const BurstProblem& problem,
+                                       const Own& own) {
+    if (call.has_sums) {
+      if (problem.tallies != nullptr) {
+        LoadTallies(problem, own);
+      } else {
+        LoadSums(problem, own);
+      }
+    }
+    if (problem.arriving != nullptr) AddMore(problem, own);
   }
-  if (problem.arriving != nullptr) {
-    more = problem.arriving[id];
-    reached_otherwise = problem.reached[id];
+
+ private:
+  template <typename Own>
+  __device__ __forceinline__ void LoadTallies(const BurstProblem& problem, const Own& own) {
+    unsigned long long tallies[kWidth];
+    own.Read(problem.tallies, tallies);
+#pragma unroll
+    for (int v = 0; v < kWidth; ++v) {
+      sums[v] = static_cast<uint32_t>(tallies[v]);
+      reached |= uint32_t{tallies[v] >> 32 != 0} << v;
+    }
   }
-  *reached = sum != 0 || cancelled != 0 || reached_otherwise;
-  return sum + more;
+
+  template <typename Own>
+  __device__ __forceinline__ void LoadSums(const BurstProblem& problem, const Own& own) {
+    own.Read(reinterpret_cast<const uint32_t*>(problem.sums), sums);
+    if (!own.Exists(0)) return;
+    const uint32_t word = __ldcg(problem.cancelled + own.first / kBurstWord);
+    reached = word >> (own.first % kBurstWord) & ((1u << kWidth) - 1);
+#pragma unroll
+    for (int v = 0; v < kWidth; ++v) reached |= uint32_t{sums[v] != 0} << v;
+  }
+
+  template <typename Own>
+  __device__ __forceinline__ void AddMore(const BurstProblem& problem, const Own& own) {
+#pragma unroll
+    for (int v = 0; v < kWidth; ++v) {
+      if (!own.Exists(v)) continue;
+      sums[v] += static_cast<uint32_t>(problem.arriving[own.first + v]);
+      reached |= uint32_t{problem.reached[own.first + v]} << v;
+    }
+  }
+};
+
+// Adds the power to what is staged for a neuron, for each reason that there is. Returns whether
+// there is one.
+__device__ inline bool AddPower(const BurstProblem& problem, const BurstRules& rules,
+                                bool is_fatigued, uint32_t id, float* staged) {
+  const bool is_tired = is_fatigued && problem.neurons.area[id] == rules.fatigue_area;
+  for (const bool gets_power : {id == rules.power_neuron, is_tired}) {
+    if (gets_power) *staged += *problem.power;
+  }
+  return id == rules.power_neuron || is_tired;
 }
 
-// Adds up what the neuron of this thread receives, and writes it.
-__device__ inline Received Collect(const BurstProblem& problem, const BurstRules& rules,
-                                   bool has_sums, uint32_t id, const Staging& staging,
-                                   bool is_staged) {
-  if (id >= problem.num_neurons) return {0.0f, false};
-  Received received;
-  const uint32_t sum = Arriving(problem, has_sums, id, &received.is_candidate);
-  const bool is_injected = is_staged && staging.Touches(threadIdx.x);
-  float staged = is_injected ? staging.sums[threadIdx.x] : 0.0f;
-  received.is_candidate |= is_injected;
-  const bool is_tired =
-      problem.IsFatigued(rules) && problem.neurons.area[id] == rules.fatigue_area;
-  for (const bool gets_power : {id == rules.power_neuron, is_tired}) {
-    if (gets_power) staged += *problem.power;
-    received.is_candidate |= gets_power;
+// Puts what comes from outside for a thread's neurons into `staged`. Returns a bit for each that
+// gets any.
+template <int kWidth, typename Own>
+__device__ __forceinline__ uint32_t FromOutside(const BurstCall& call,
+                                                const BurstProblem& problem, const Own& own,
+                                                const Staging<kWidth * kWarp>& staging,
+                                                bool is_staged, float (&staged)[kWidth]) {
+  const BurstRules& rules = call.batch.rules;
+  uint32_t touched = is_staged ? staging.template Touched<kWidth>(Lane() * kWidth) : 0;
+  const bool is_fatigued = problem.IsFatigued(rules);
+  const int64_t power_place = rules.power_neuron - own.first;
+  const bool may_get_power = is_fatigued || (power_place >= 0 && power_place < kWidth);
+  if (touched == 0 && !may_get_power) return 0;
+#pragma unroll
+  for (int v = 0; v < kWidth; ++v) {
+    if (touched >> v & 1) staged[v] = staging.sums[Lane() * kWidth + v];
+    if (!may_get_power || !own.Exists(v)) continue;
+    touched |= uint32_t{AddPower(problem, rules, is_fatigued, own.first + v, &staged[v])} << v;
   }
-  received.input = staged + static_cast<float>(static_cast<int32_t>(sum)) * rules.unit;
-  problem.inputs[id] = received.input;
-  problem.candidates[id] = received.is_candidate;
+  return touched;
+}
+
+// Adds up what a thread's neurons receive, and writes it.
+template <int kWidth, typename Own>
+__device__ __forceinline__ Received<kWidth> Collect(const BurstCall& call,
+                                                    const BurstProblem& problem, const Own& own,
+                                                    const Arrived<kWidth>& arrived,
+                                                    const Staging<kWidth * kWarp>& staging,
+                                                    bool is_staged) {
+  Received<kWidth> received{};
+  received.candidates =
+      arrived.reached | FromOutside(call, problem, own, staging, is_staged, received.inputs);
+  bool flags[kWidth];
+#pragma unroll
+  for (int v = 0; v < kWidth; ++v) {
+    const float sum = static_cast<float>(static_cast<int32_t>(arrived.sums[v]));
+    received.inputs[v] += sum * call.batch.rules.unit;
+    flags[v] = received.candidates >> v & 1;
+  }
+  own.Write(received.inputs, problem.inputs);
+  own.Write(flags, problem.candidates);
   return received;
 }
 
 // What an earlier kernel of the call collected.
-__device__ inline Received Recall(const BurstProblem& problem, uint32_t id) {
-  if (id >= problem.num_neurons) return {0.0f, false};
-  const auto* candidates = reinterpret_cast<const uint8_t*>(problem.candidates);
-  return {__ldcg(problem.inputs + id), __ldcg(candidates + id) != 0};
+template <int kWidth, typename Own>
+__device__ Received<kWidth> Recall(const BurstProblem& problem, const Own& own) {
+  Received<kWidth> received{};
+  uint8_t flags[kWidth];
+  own.Read(problem.inputs, received.inputs);
+  own.Read(reinterpret_cast<const uint8_t*>(problem.candidates), flags);
+#pragma unroll
+  for (int v = 0; v < kWidth; ++v) received.candidates |= uint32_t{flags[v] != 0} << v;
+  return received;
 }
 
-// What changes of a candidate is written.
-__device__ inline void Store(const BurstNeurons& neurons, uint32_t id, const Candidate& before,
-                             const Outcome& outcome) {
-  neurons.potential[id] = outcome.fires ? 0.0f : outcome.potential;
-  if (outcome.countdown != before.countdown) {
-    neurons.countdown[id] = static_cast<uint16_t>(outcome.countdown);
+// Stages what is injected into a warp's neurons. Kernels that sum let the next one start when the
+// first kernel of the call, which finds the parts of the tiles, has ended; without them it has to be
+// awaited.
+template <int kNeurons>
+__device__ bool Stage(const BurstCall& call, const BurstProblem& problem, int64_t first,
+                      Staging<kNeurons>& staging) {
+  if (!call.has_sums) AwaitKernelBefore();
+  return staging.Fill(problem, first);
+}
+
+// Calls use(own) with the neurons of a thread, those of whose warp begin at `first`.
+template <int kWidth, typename Use>
+__device__ __forceinline__ void ForOwn(const BurstProblem& problem, int64_t first,
+                                       const Use& use) {
+  const int64_t mine = first + Lane() * kWidth;
+  if (kWidth > 1 && first + kWarp * kWidth <= problem.num_neurons) {
+    use(Own<kWidth, true>(mine, problem.num_neurons));
+  } else {
+    use(Own<kWidth, false>(mine, problem.num_neurons));
   }
-  if (outcome.fire_count != before.fire_count) {
-    neurons.fire_count[id] = static_cast<uint16_t>(outcome.fire_count);
-  }
+}
+
+// The first neuron of this warp.
+template <int kWidth>
+__device__ __forceinline__ int64_t FirstOfWarp() {
+  return (int64_t{blockIdx.x} * kWarps + threadIdx.x / kWarp) * kWarp * kWidth;
 }
 
 // Collects and counts the candidates, whose number decides by which rules they advance.
-template <bool kSingle>
+template <bool kSingle, int kWidth>
 __global__ void __launch_bounds__(kBlock) CollectKernel(const __grid_constant__ BurstCall call) {
-  __shared__ Staging staging;
-  AdmitNextKernel();
-  const int64_t first = blockIdx.x * kBurstTile;
-  const uint32_t id = static_cast<uint32_t>(first + threadIdx.x);
+  __shared__ Staging<kWidth * kWarp> stagings[kWarps];
+  const int64_t first = FirstOfWarp<kWidth>();
+  Staging<kWidth * kWarp>& staging = stagings[threadIdx.x / kWarp];
+  AwaitAndAdmit();
+  if (first >= call.batch.first.num_neurons) return;
   ForEachNetwork<kSingle>(call, [&](const BurstProblem& problem) {
-    AwaitKernelBefore();
-    const bool is_staged = staging.Fill(problem, first);
-    const Received received =
-        Collect(problem, call.batch.rules, call.has_sums, id, staging, is_staged);
-    const uint32_t count = __popc(__ballot_sync(kAllLanes, received.is_candidate));
-    if (Lane() == 0 && count > 0) atomicAdd(problem.totals + kCandidates, count);
+    ForOwn<kWidth>(problem, first, [&](const auto& own) {
+      Arrived<kWidth> arrived;
+      arrived.Load(call, problem, own);
+      const bool is_staged = staging.Fill(problem, first);
+      const Received<kWidth> received = Collect(call, problem, own, arrived, staging, is_staged);
+      const uint32_t count = __reduce_add_sync(kAllLanes, __popc(received.candidates));
+      if (Lane() == 0 && count > 0) atomicAdd(problem.totals + kCandidates, count);
+    });
   });
 }
 
-// Lets the neuron of this thread fire or leak, if it is a candidate.
-template <bool kCollected>
-__device__ __forceinline__ Outcome Advance(const BurstCall& call, const BurstProblem& problem,
-                                           int64_t first, Staging& staging) {
-  const BurstRules& rules = call.batch.rules;
-  const BurstNeurons& neurons = problem.neurons;
-  const uint32_t id = static_cast<uint32_t>(first + threadIdx.x);
-  const bool exists = id < problem.num_neurons;
-  const bool resets = exists && !rules.keeps_residues && !neurons.accumulates[id];
-  const bool is_preloaded = problem.num_neurons <= kPreloaded;
-  Candidate candidate{};
-  if (exists && is_preloaded) candidate = Candidate::Load(neurons, id);
-  Received received;
-  bool in_batch = false;
-  AwaitKernelBefore();
-  if constexpr (kCollected) {
-    in_batch = __ldcg(problem.totals + kCandidates) >= rules.batch_threshold;
-    received = Recall(problem, id);
-  } else {
-    const bool is_staged = staging.Fill(problem, first);
-    received = Collect(problem, rules, call.has_sums, id, staging, is_staged);
+// A bit for each neuron whose potential is 0 at the start of a burst.
+template <int kWidth, typename Own>
+__device__ __forceinline__ uint32_t Resets(const BurstProblem& problem, const BurstRules& rules,
+                                           const Own& own) {
+  if (rules.keeps_residues) return 0;
+  uint8_t accumulates[kWidth];
+  own.Read(reinterpret_cast<const uint8_t*>(problem.neurons.accumulates), accumulates);
+  uint32_t resets = 0;
+#pragma unroll
+  for (int v = 0; v < kWidth; ++v) {
+    resets |= uint32_t{own.Exists(v) && accumulates[v] == 0} << v;
   }
-  Outcome outcome{};
-  if (received.is_candidate) {
-    if (!is_preloaded) candidate = Candidate::Load(neurons, id);
-    if (resets) candidate.potential = 0.0f;
-    Limits limits{};
-    if (candidate.NeedsLimits(received.input)) limits = Limits::Load(neurons, id);
-    outcome = candidate.Advance(limits, rules, id, received.input, *problem.burst, in_batch);
-    Store(neurons, id, candidate, outcome);
-  } else if (resets) {
-    neurons.potential[id] = 0.0f;
-  }
-  return outcome;
+  return resets;
 }
 
-// Advances the neurons of so many tiles a block, one tile after the other, and lists who fires.
-template <bool kSingle, bool kCollected>
-__global__ void __launch_bounds__(kBlock, kSingle ? 4 : 3)
-    AdvanceKernel(const __grid_constant__ BurstCall call, int tiles) {
-  __shared__ Staging staging;
-  __shared__ Listing listing;
-  const int64_t first = int64_t{blockIdx.x} * tiles * kBurstTile;
-  ForEachNetwork<kSingle>(call, [&](const BurstProblem& problem) {
-#pragma unroll 1
-    for (int tile = 0; tile < tiles; ++tile) {
-      const int64_t begin = first + tile * kBurstTile;
-      Outcome outcome{};
-      if (begin < problem.num_neurons) {
-        outcome = Advance<kCollected>(call, problem, begin, staging);
-      }
-      listing.Keep(tile, outcome);
+// Lets a candidate fire that may.
+__device__ __forceinline__ Outcome Try(const BurstCall& call, const BurstProblem& problem,
+                                       const Candidate& candidate, uint32_t id, float input,
+                                       bool in_batch) {
+  const Limits limits = Limits::Load(problem.neurons, id);
+  return candidate.Try(limits, call.batch.rules, id, input, *problem.burst, in_batch);
+}
+
+// Lets those of a thread's neurons that are candidates fire or leak. Those that fire keep their
+// potential until they are listed. Returns a bit for each of them.
+template <int kWidth, typename Own>
+__device__ __forceinline__ uint32_t AdvanceOwn(const BurstCall& call, const BurstProblem& problem,
+                                               const Own& own, OwnCandidates<kWidth>& state,
+                                               const Received<kWidth>& received, bool in_batch) {
+  uint32_t may_fire = 0, fires = 0;
+  bool counts_change = false;
+#pragma unroll
+  for (int v = 0; v < kWidth; ++v) {
+    if ((received.candidates >> v & 1) == 0) continue;
+    const Candidate candidate = state.At(v);
+    if (candidate.MayFire(received.inputs[v])) {
+      may_fire |= 1u << v;
+    } else {
+      counts_change |= state.Become(v, candidate.Stay(received.inputs[v]));
     }
-    listing.Write(problem, first, tiles);
+  }
+  for (; may_fire != 0; may_fire &= may_fire - 1) {
+    const int v = __ffs(may_fire) - 1;
+    float input = 0.0f;
+#pragma unroll
+    for (int u = 0; u < kWidth; ++u) input = u == v ? received.inputs[u] : input;
+    const Outcome outcome = Try(call, problem, state.At(v), own.first + v, input, in_batch);
+    counts_change |= state.Become(v, outcome);
+    fires |= uint32_t{outcome.fires} << v;
+  }
+  own.Write(state.potential, problem.neurons.potential);
+  if (counts_change) {
+    own.Write(state.countdown, problem.neurons.countdown);
+    own.Write(state.fire_count, problem.neurons.fire_count);
+  }
+  return fires;
+}
+
+// Writes who fires of the neurons of a warp, which begin at `first`, one bit each. Each lane has the
+// bits of those that it looks after.
+template <int kWidth>
+__device__ __forceinline__ void WriteFires(const BurstProblem& problem, int64_t first,
+                                           uint32_t fires) {
+  constexpr int kLanes = kBurstWord / kWidth;  // that share a word
+  uint32_t word = fires;
+  if constexpr (kWidth == 1) {
+    word = __ballot_sync(kAllLanes, fires);
+  } else {
+    word <<= Lane() % kLanes * kWidth;
+#pragma unroll
+    for (int distance = 1; distance < kLanes; distance *= 2) {
+      word |= __shfl_xor_sync(kAllLanes, word, distance);
+    }
+  }
+  const int64_t place = first / kBurstWord + Lane() / kLanes;
+  if (Lane() % kLanes == 0 && place * kBurstWord < problem.num_neurons) {
+    problem.fires[place] = word;
+  }
+}
+
+// Advances the neurons of a warp.
+template <int kWidth, bool kCollected, typename Own>
+__device__ __forceinline__ void AdvanceWarp(const BurstCall& call, const BurstProblem& problem,
+                                            int64_t first, const Own& own,
+                                            Staging<kWidth * kWarp>& staging) {
+  const BurstRules& rules = call.batch.rules;
+  const uint32_t resets = Resets<kWidth>(problem, rules, own);
+  OwnCandidates<kWidth> state;
+  state.Load(problem.neurons, own);
+  bool in_batch = false;
+  Received<kWidth> received;
+  if constexpr (kCollected) {
+    AwaitAndAdmit();
+    in_batch = __ldcg(problem.totals + kCandidates) >= rules.batch_threshold;
+    received = Recall<kWidth>(problem, own);
+  } else {
+    // A small network stages while spikes are still being summed.
+    bool is_staged = false;
+    if (kWidth == 1) is_staged = Stage(call, problem, first, staging);
+    AwaitAndAdmit();
+    Arrived<kWidth> arrived;
+    arrived.Load(call, problem, own);
+    if (kWidth > 1) is_staged = staging.Fill(problem, first);
+    received = Collect(call, problem, own, arrived, staging, is_staged);
+  }
+#pragma unroll
+  for (int v = 0; v < kWidth; ++v) {
+    if (resets >> v & 1) state.potential[v] = 0.0f;
+  }
+  uint32_t fires = 0;
+  if ((received.candidates | resets) != 0) {
+    fires = AdvanceOwn(call, problem, own, state, received, in_batch);
+  }
+  WriteFires<kWidth>(problem, first, fires);
+}
+
+template <bool kSingle, int kWidth, bool kCollected>
+__global__ void __launch_bounds__(kBlock, 4) AdvanceKernel(const __grid_constant__ BurstCall call) {
+  __shared__ Staging<kWidth * kWarp> stagings[kWarps];
+  const int64_t first = FirstOfWarp<kWidth>();
+  if (first >= call.batch.first.num_neurons) {
+    AwaitAndAdmit();
+    return;
+  }
+  ForEachNetwork<kSingle>(call, [&](const BurstProblem& problem) {
+    ForOwn<kWidth>(problem, first, [&](const auto& own) {
+      AdvanceWarp<kWidth, kCollected>(call, problem, first, own, stagings[threadIdx.x / kWarp]);
+    });
+  });
+}
+
+// Lists who fires.
+template <bool kSingle>
+__global__ void __launch_bounds__(kListers) ListKernel(const __grid_constant__ BurstCall call) {
+  __shared__ WarpWords<kListers> words;
+  AwaitKernelBefore();
+  ForEachNetwork<kSingle>(call, [&](const BurstProblem& problem) {
+    List(problem, words);
+    __syncthreads();
   });
 }
 

@@ -53,14 +53,14 @@ BRAINJAX_NUMBER_FUNCTION bool IsLimited(uint32_t fire_limit) {
   return fire_limit > 0 && fire_limit < kUnlimited;
 }
 
-// What matters of a neuron only where it may fire, or has fired.
+// What matters of a neuron only where it may fire.
 struct Limits {
   float threshold_limit, excitability;
-  uint32_t fire_limit, refractory_period, snooze;
+  uint32_t refractory_period, snooze;
 
   BRAINJAX_NUMBER_FUNCTION static Limits Load(const BurstNeurons& neurons, uint32_t id) {
-    return {neurons.threshold_limit[id], neurons.excitability[id], neurons.fire_limit[id],
-            neurons.refractory_period[id], neurons.snooze[id]};
+    return {neurons.threshold_limit[id], neurons.excitability[id], neurons.refractory_period[id],
+            neurons.snooze[id]};
   }
 };
 
@@ -75,46 +75,52 @@ struct Outcome {
 struct Candidate {
   float potential;  // 0 where it does not accumulate
   float threshold, leak;
-  uint32_t countdown, fire_count;
+  uint32_t countdown, fire_count, fire_limit;
 
   BRAINJAX_NUMBER_FUNCTION static Candidate Load(const BurstNeurons& neurons, uint32_t id) {
-    return {neurons.potential[id], neurons.threshold[id], neurons.leak[id], neurons.countdown[id],
-            neurons.fire_count[id]};
+    return {neurons.potential[id], neurons.threshold[id],  neurons.leak[id],
+            neurons.countdown[id], neurons.fire_count[id], neurons.fire_limit[id]};
   }
 
-  // Otherwise its limits may be anything.
-  BRAINJAX_NUMBER_FUNCTION bool NeedsLimits(float input) const {
-    if (countdown > 0) return countdown == 1 && fire_count > 0;
-    return fire_count > 0 || potential + input >= threshold;
+  BRAINJAX_NUMBER_FUNCTION bool MayFire(float input) const {
+    return countdown == 0 && potential + input >= threshold;
   }
 
-  BRAINJAX_NUMBER_FUNCTION Outcome Advance(const Limits& limits, const BurstRules& rules,
-                                           uint32_t id, float input, uint32_t burst,
-                                           bool in_batch) const {
-    if (countdown > 0) return Rest(limits);
+  // What becomes of one that may not fire.
+  BRAINJAX_NUMBER_FUNCTION Outcome Stay(float input) const {
+    if (countdown > 0) return Rest();
+    return {Leaked(input), 0, IsLimited(fire_limit) ? 0 : fire_count, false};
+  }
+
+  // What becomes of one that may.
+  BRAINJAX_NUMBER_FUNCTION Outcome Try(const Limits& limits, const BurstRules& rules, uint32_t id,
+                                       float input, uint32_t burst, bool in_batch) const {
     const float sum = potential + input;
-    const bool reaches = sum >= threshold;
-    const bool in_window = reaches && IsBelow(limits.threshold_limit, sum, in_batch);
-    const bool is_full = in_window && IsFull(rules, limits.fire_limit);
+    const bool in_window = IsBelow(limits.threshold_limit, sum, in_batch);
+    const bool is_full = in_window && IsFull(rules);
     if (in_window && !is_full && Draws(limits.excitability, id, burst)) {
       return Fire(limits, sum, in_batch);
     }
     const bool is_blocked = is_full && !in_batch;
-    const bool row_ends = IsLimited(limits.fire_limit) || is_blocked;
-    const float leaked = in_batch && reaches ? 0.0f : sum * (1.0f - leak);
+    const bool row_ends = IsLimited(fire_limit) || is_blocked;
+    const float leaked = in_batch ? 0.0f : Leaked(input);
     return {is_blocked ? sum : leaked, 0, row_ends ? 0 : fire_count, false};
   }
 
  private:
-  BRAINJAX_NUMBER_FUNCTION Outcome Rest(const Limits& limits) const {
-    const bool is_rested = countdown == 1 && fire_count > 0 && IsLimited(limits.fire_limit) &&
-                           fire_count >= limits.fire_limit;
+  BRAINJAX_NUMBER_FUNCTION float Leaked(float input) const {
+    return (potential + input) * (1.0f - leak);
+  }
+
+  BRAINJAX_NUMBER_FUNCTION Outcome Rest() const {
+    const bool is_rested = countdown == 1 && fire_count > 0 && IsLimited(fire_limit) &&
+                           fire_count >= fire_limit;
     return {potential, countdown - 1, is_rested ? 0 : fire_count, false};
   }
 
   BRAINJAX_NUMBER_FUNCTION Outcome Fire(const Limits& limits, float sum, bool in_batch) const {
     const uint32_t fires = fire_count < kMaxCount ? fire_count + 1 : kMaxCount;
-    const bool is_tired = IsLimited(limits.fire_limit) && fires >= limits.fire_limit && !in_batch;
+    const bool is_tired = IsLimited(fire_limit) && fires >= fire_limit && !in_batch;
     const uint32_t pause = limits.refractory_period + (is_tired ? limits.snooze : 0u);
     return {sum, pause < kMaxCount ? pause : kMaxCount, fires, true};
   }
@@ -124,9 +130,9 @@ struct Candidate {
     return in_batch ? limit >= 0.0f : sum <= limit;
   }
 
-  BRAINJAX_NUMBER_FUNCTION bool IsFull(const BurstRules& rules, uint32_t limit) const {
-    if (rules.unlimited_block) return fire_count >= (limit == 0 ? kUnlimited : limit);
-    return IsLimited(limit) && fire_count >= limit;
+  BRAINJAX_NUMBER_FUNCTION bool IsFull(const BurstRules& rules) const {
+    if (rules.unlimited_block) return fire_count >= (fire_limit == 0 ? kUnlimited : fire_limit);
+    return IsLimited(fire_limit) && fire_count >= fire_limit;
   }
 
   BRAINJAX_NUMBER_FUNCTION static bool Draws(float excitability, uint32_t id, uint32_t burst) {

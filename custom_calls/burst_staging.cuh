@@ -1,4 +1,4 @@
-// What is injected into a tile of neurons: a part of the list, whose ids ascend.
+// What is injected into the neurons of a warp: a part of the list, whose ids ascend.
 #ifndef BRAINJAX_BURST_STAGING_CUH_
 #define BRAINJAX_BURST_STAGING_CUH_
 
@@ -10,64 +10,87 @@
 namespace brainjax {
 namespace burst {
 
-constexpr int kBlock = kBurstTile;  // threads: one for each neuron of a tile
-constexpr int kTileWords = kBurstTile / kBurstWord;
-
-// The first of the ascending ids that is not below `key`: one warp finds it.
-__device__ inline int64_t LowerBound(const int32_t* ids, int64_t count, int64_t key) {
+// The first of the ascending ids that is not below `key`: 2^kBits neighbours of a warp find it for a
+// key of theirs.
+template <int kBits>
+__device__ int64_t LowerBound(const int32_t* ids, int64_t count, int64_t key) {
+  constexpr int kLanes = 1 << kBits;
+  constexpr uint32_t kMine = kAllLanes >> (kWarp - kLanes);
+  const int lane = Lane() % kLanes;
   int64_t low = 0, high = count;
-  while (low < high) {
-    const int64_t step = (high - low + kWarp - 1) / kWarp, probe = low + Lane() * step;
+  while (__any_sync(kAllLanes, low < high)) {
+    const int64_t step = (high - low + kLanes - 1) >> kBits, probe = low + lane * step;
     const bool is_below = probe < high && ids[probe] < key;
-    const int below = __popc(__ballot_sync(kAllLanes, is_below));
+    const int below = __popc(__ballot_sync(kAllLanes, is_below) >> (Lane() - lane) & kMine);
     high = min(high, low + below * step);
     if (below > 0) low += (below - 1) * step + 1;
   }
   return low;
 }
 
-// Finds where the parts of all tiles begin: all warps of a row of the grid do.
-__device__ inline void FindStarts(const BurstProblem& problem, int64_t tiles) {
+// Finds where the parts of tiles begin, 2^kBits lanes one at a time: all warps of a row of the grid
+// do, the last ones first, as the first ones have more to do.
+template <int kBits>
+__device__ void FindStartsBy(const BurstProblem& problem, int64_t tiles) {
   const ActiveSet injected = problem.Injected();
-  const int64_t warps = int64_t{gridDim.x} * kBlock / kWarp;
-  int64_t tile = (int64_t{blockIdx.x} * kBlock + threadIdx.x) / kWarp;
-  for (; tile <= tiles; tile += warps) {
-    const int64_t start = LowerBound(injected.indices, injected.count, tile * kBurstTile);
-    if (Lane() == 0) problem.tile_starts[tile] = static_cast<uint32_t>(start);
+  const int64_t warps = int64_t{gridDim.x} * (blockDim.x / kWarp);
+  const int64_t warp = blockIdx.x * (blockDim.x / kWarp) + threadIdx.x / kWarp;
+  constexpr int kTogether = kWarp >> kBits;
+  for (int64_t first = (warps - 1 - warp) * kTogether; first <= tiles;
+       first += warps * kTogether) {
+    const int64_t tile = first + (Lane() >> kBits);
+    const int64_t start =
+        LowerBound<kBits>(injected.indices, injected.count, tile * kBurstTile);
+    if (Lane() % (1 << kBits) == 0 && tile <= tiles) {
+      problem.tile_starts[tile] = static_cast<uint32_t>(start);
+    }
   }
 }
 
-// What is injected into the neurons of a tile.
-struct Staging {
-  float sums[kBurstTile];
-  uint32_t touched[kTileWords];
+// The same for all tiles: a whole warp for each, while there are warps.
+__device__ inline void FindStarts(const BurstProblem& problem, int64_t tiles) {
+  if (tiles < gridDim.x * (blockDim.x / kWarp)) {
+    FindStartsBy<5>(problem, tiles);
+  } else {
+    FindStartsBy<3>(problem, tiles);
+  }
+}
 
-  // Returns whether the tile gets anything; all threads of the block fill it together.
+// What is injected into the neurons of a warp, all of one tile.
+template <int kNeurons>
+struct Staging {
+  float sums[kNeurons];
+  uint32_t touched[kNeurons / kBurstWord];
+
+  // Returns whether the tile gets anything; all lanes of the warp fill it together.
   __device__ bool Fill(const BurstProblem& problem, int64_t first) {
+    static_assert(kBurstTile % kNeurons == 0);
     const uint32_t* const starts = problem.tile_starts + first / kBurstTile;
     const uint32_t begin = __ldcg(starts), end = __ldcg(starts + 1);
     if (begin >= end) return false;
-    __syncthreads();  // the one before is read
-    if (threadIdx.x < kTileWords) touched[threadIdx.x] = 0;
-    __syncthreads();
-    const ActiveSet& injected = problem.injected;
-    for (int64_t i = begin + threadIdx.x; i < end; i += kBlock) Add(injected, first, i, begin, end);
-    __syncthreads();
+    if (Lane() < kNeurons / kBurstWord) touched[Lane()] = 0;
+    __syncwarp();
+    for (int64_t i = begin + Lane(); i < end; i += kWarp) {
+      Add(problem.injected, first, i, begin, end);
+    }
+    __syncwarp();
     return true;
   }
 
-  __device__ bool Touches(int place) const {
-    return touched[place / kBurstWord] >> (place % kBurstWord) & 1;
+  // A bit for each of kWidth neurons from `place` on: whether anything is injected.
+  template <int kWidth>
+  __device__ uint32_t Touched(int place) const {
+    return touched[place / kBurstWord] >> (place % kBurstWord) & ((1u << kWidth) - 1);
   }
 
  private:
-  // The thread that finds the first entry of a neuron adds all of them, in the order given.
+  // The lane that finds the first entry of a neuron adds all of them, in the order given.
   __device__ void Add(const ActiveSet& injected, int64_t first, int64_t i, int64_t begin,
                       int64_t end) {
     const int32_t id = injected.indices[i];
     const int64_t place = id - first;
+    if (place < 0 || place >= kNeurons) return;
     if (i > begin && injected.indices[i - 1] == id) return;
-    if (place < 0 || place >= kBurstTile) return;
     float sum = 0.0f;
     for (; i < end && injected.indices[i] == id; ++i) sum += injected.values[i];
     sums[place] = sum;

@@ -123,10 +123,10 @@ struct Network {
       const uint32_t j = static_cast<uint32_t>(id);
       const Candidate candidate = Candidate::Load(neurons, j);
       const float input = problem.inputs[j];
-      const Limits limits =
-          candidate.NeedsLimits(input) ? Limits::Load(neurons, j) : Limits{};
       const Outcome outcome =
-          candidate.Advance(limits, rules, j, input, burst, in_batch);
+          candidate.MayFire(input)
+              ? candidate.Try(Limits::Load(neurons, j), rules, j, input, burst, in_batch)
+              : candidate.Stay(input);
       neurons.potential[j] = outcome.potential;
       neurons.countdown[j] = static_cast<uint16_t>(outcome.countdown);
       neurons.fire_count[j] = static_cast<uint16_t>(outcome.fire_count);

@@ -6,16 +6,16 @@
 #include <cstdint>
 
 #include "launch.h"
-#include "propagation.h"
-#include "warp_ranges.cuh"
+#include "row_visits.cuh"
 
 namespace brainjax {
 
 // The list of active neurons is cut into these parts, whose synapses are counted apart.
 constexpr int kChunks = 256;
 
-// Rows of any length. A unit is one synapse. `before` tells for each active neuron how many
-// synapses stand before its own in its chunk of the list, `totals` how many each chunk has.
+// Rows of any length, without their first `head` synapses. A unit is one synapse. `before` tells for
+// each active neuron how many synapses stand before its own in its chunk of the list, `totals` how
+// many each chunk has.
 template <typename W>
 class CompressedEvents {
  public:
@@ -28,9 +28,10 @@ class CompressedEvents {
   };
 
   // All threads of a block make one together.
-  __device__ CompressedEvents(const Propagation<W>& problem, const uint64_t* before,
+  __device__ CompressedEvents(const Propagation<W>& problem, int64_t head, const uint64_t* before,
                               const uint64_t* totals, Shared* shared)
       : problem_(problem),
+        head_(head),
         before_(before),
         starts_(shared->starts),
         chunk_(ChunkSize(problem.count)) {
@@ -81,14 +82,14 @@ class CompressedEvents {
       int64_t begin = last;
       float gain = 0.0f;
       if (mine < chunk_end) {
-        row = problem_.Row(mine);
+        row = Tail(problem_.Row(mine), head_);
         begin = static_cast<int64_t>(starts_[chunk] + before_[mine]);
         gain = problem_.Gain(mine);
       }
       const int64_t stop = min(last, first + kMaxWindow);
       const int64_t low = max(begin, first), high = min(begin + row.length, stop);
-      VisitRanges(first, high > low ? static_cast<uint32_t>(high - low) : 0,
-                  row.first + low - begin, gain, visit);
+      const uint32_t length = high > low ? static_cast<uint32_t>(high - low) : 0;
+      VisitRanges(problem_, first, length, row.first + low - begin, gain, [] {}, visit);
       const int last_lane = static_cast<int>(min(int64_t{kWarp}, chunk_end - place)) - 1;
       const int64_t end = __shfl_sync(kAllLanes, begin + row.length, last_lane);
       first = min(stop, end);
@@ -141,38 +142,8 @@ class CompressedEvents {
     return low;
   }
 
-  // Each lane brings `length` synapses of one row, from `synapse` in memory on; the warp visits all
-  // of them, as `first` and those after it in the sequence.
-  template <typename Visit>
-  __device__ void VisitRanges(int64_t first, uint32_t length, int64_t synapse, float gain,
-                              const Visit& visit) const {
-    const WarpRanges ranges(length);
-    synapse -= ranges.begin;
-    for (uint32_t x = Lane(); x - Lane() < ranges.total; x += kWarp * kInFlight) {
-      int32_t targets[kInFlight][1];
-      W weights[kInFlight];
-      float gains[kInFlight];
-#pragma unroll
-      for (int u = 0; u < kInFlight; ++u) {
-        const int owner = ranges.Owner(x + u * kWarp);
-        const int64_t here = __shfl_sync(kAllLanes, synapse, owner) + (x + u * kWarp);
-        gains[u] = __shfl_sync(kAllLanes, gain, owner);
-        if (x + u * kWarp < ranges.total) {
-          targets[u][0] = __ldg(problem_.indices + here);
-          weights[u] = WeightAt(problem_.weights, here);
-        }
-      }
-#pragma unroll
-      for (int u = 0; u < kInFlight; ++u) {
-        if (x + u * kWarp >= ranges.total) break;
-        if (!problem_.HasSum(targets[u][0])) targets[u][0] = -1;
-        const int32_t contributions[1] = {Contribution(gains[u], weights[u])};
-        visit(first + x + u * kWarp, targets[u], contributions);
-      }
-    }
-  }
-
   const Propagation<W>& problem_;
+  int64_t head_;
   const uint64_t* before_;
   const uint64_t* starts_;
   int64_t chunk_;

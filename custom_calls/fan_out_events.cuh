@@ -41,7 +41,8 @@ class FanOutEvents {
   // Vectors take four times the registers, and with weights eight times.
   static constexpr int kInFlight = kWidth > 1 && !std::is_same_v<W, UnitWeight> ? 2 : 4;
 
-  __device__ FanOutEvents(const Propagation<W>& problem, const uint64_t*, const uint64_t*, Shared*)
+  __device__ FanOutEvents(const Propagation<W>& problem, int64_t, const uint64_t*, const uint64_t*,
+                          Shared*)
       : problem_(problem), row_units_(static_cast<uint32_t>(problem.fan_out / kWidth)) {}
 
   __device__ int64_t units() const { return problem_.count * int64_t{row_units_}; }

@@ -43,6 +43,13 @@ __device__ __forceinline__ void AwaitKernelBefore() {
 #endif
 }
 
+// Both, in the order that lets the next kernel rely on the one before this one: what that one left
+// may be read without waiting.
+__device__ __forceinline__ void AwaitAndAdmit() {
+  AwaitKernelBefore();
+  AdmitNextKernel();
+}
+
 // Scratch of one batch element, cut from a result buffer.
 struct Scratch {
   int32_t* words;
@@ -78,7 +85,17 @@ struct Scratch {
   }
 };
 
-// One bit for each target of each batch element, clear at first, where it is asked who was reached.
+// What tells who was reached, where that is asked. Synapses that are added up in memory add their
+// contributions to the low words of tallies, and 1 to the high words, whose carries do no harm:
+// whether a tally was touched is all they tell. Behind a sort there are the sums themselves, and one
+// bit for each target, clear at first, where a sum of 0 may be of several contributions.
+struct Tallies {
+  unsigned long long* first;
+  int64_t stride;  // tallies of one batch element
+
+  __device__ unsigned long long* Of(int64_t b) const { return first + b * stride; }
+};
+
 struct Marks {
   uint32_t* bits;
   int64_t stride;  // words of one batch element
@@ -99,8 +116,13 @@ struct Call {
   PropagationBatch<W> batch;
   Scratch scratch;
   Marks marks;
-  int64_t sort_from;    // synapses; 0: never
+  Tallies tallies;       // instead of the sums; null: none
+  bool awaits_values;    // the kernel in front of the scatter writes what the neurons send
+  int64_t sort_from;     // synapses; 0: never
   uint32_t sort_blocks;  // for each batch element
+
+  // What is sorted is counted first, from the beginning of each row on.
+  __device__ int64_t Head() const { return sort_from > 0 ? 0 : kHead; }
 };
 
 // Calls body(b, problem, events) for each problem of the batch: the blocks of a row of the grid do.
@@ -110,7 +132,7 @@ __device__ __forceinline__ void ForEachProblem(const Call<typename Events::Weigh
   __shared__ typename Events::Shared shared;
   for (int64_t b = blockIdx.y; b < call.batch.size; b += gridDim.y) {
     const auto problem = call.batch.At(b);
-    const Events events(problem, call.scratch.template Part<const uint64_t>(b, 0),
+    const Events events(problem, call.Head(), call.scratch.template Part<const uint64_t>(b, 0),
                         call.scratch.template Part<const uint64_t>(b, call.scratch.totals),
                         &shared);
     body(b, problem, events);
@@ -142,19 +164,40 @@ __device__ T ExclusiveScan(T mine, T* total) {
   return before_warp + end - mine;
 }
 
-// Sets all sums to 0: all threads of the grid do.
+// Sets all sums or tallies to 0: all threads of the grid do.
 template <typename W>
-__device__ void ClearSums(const PropagationBatch<W>& batch) {
+__device__ void ClearSums(const Call<W>& call) {
   const int64_t block = blockIdx.x + int64_t{blockIdx.y} * gridDim.x;
   const int64_t thread = block * kThreads + threadIdx.x;
   const int64_t threads = int64_t{gridDim.x} * gridDim.y * kThreads;
-  const int64_t count = batch.size * int64_t{batch.first.num_post}, vectors = count / 4;
-  int4* const sums = reinterpret_cast<int4*>(batch.first.sums);  // the start of a buffer
-  for (int64_t i = thread; i < vectors; i += threads) sums[i] = make_int4(0, 0, 0, 0);
-  if (thread < count % 4) batch.first.sums[4 * vectors + thread] = 0;
+  const bool has_tallies = call.tallies.first != nullptr;
+  int32_t* const words = has_tallies ? reinterpret_cast<int32_t*>(call.tallies.first)
+                                     : call.batch.first.sums;  // the start of a buffer
+  const int64_t sums = call.batch.size * int64_t{call.batch.first.num_post};
+  const int64_t count = has_tallies ? 2 * sums : sums, vectors = count / 4;
+  int4* const first = reinterpret_cast<int4*>(words);
+  for (int64_t i = thread; i < vectors; i += threads) first[i] = make_int4(0, 0, 0, 0);
+  if (thread < count % 4) words[4 * vectors + thread] = 0;
 }
 
-// Counts the synapses of the active neurons, chunk by chunk of their list.
+// Counts the synapses of a chunk of the list of active neurons, without the heads of rows: a block
+// does. Returns how many there are.
+template <typename W>
+__device__ uint64_t CountChunk(const Propagation<W>& problem, int64_t head, int64_t first,
+                               int64_t last, uint64_t* before) {
+  uint64_t total = 0;
+  for (int64_t start = first; start < last; start += kThreads) {
+    const int64_t place = start + threadIdx.x;
+    const uint64_t length = place < last ? Tail(problem.Row(place), head).length : 0;
+    uint64_t preceding = 0, added = 0;
+    if (__syncthreads_or(length > 0)) preceding = ExclusiveScan<kThreads>(length, &added);
+    if (place < last) before[place] = total + preceding;
+    total += added;
+  }
+  return total;
+}
+
+// Counts them chunk by chunk.
 template <typename W>
 __device__ void CountRows(const Call<W>& call) {
   for (int64_t b = blockIdx.y; b < call.batch.size; b += gridDim.y) {
@@ -164,15 +207,7 @@ __device__ void CountRows(const Call<W>& call) {
     const int64_t size = CompressedEvents<W>::ChunkSize(problem.count);
     for (int chunk = blockIdx.x; chunk < kChunks; chunk += gridDim.x) {
       const int64_t first = chunk * size, last = min(first + size, problem.count);
-      uint64_t total = 0;
-      for (int64_t start = first; start < last; start += kThreads) {
-        const int64_t place = start + threadIdx.x;
-        uint64_t added;
-        const uint64_t length = place < last ? problem.Row(place).length : 0;
-        const uint64_t preceding = ExclusiveScan<kThreads>(length, &added);
-        if (place < last) before[place] = total + preceding;
-        total += added;
-      }
+      const uint64_t total = CountChunk(problem, call.Head(), first, last, before);
       if (threadIdx.x == 0) totals[chunk] = total;
     }
   }

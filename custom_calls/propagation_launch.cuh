@@ -5,13 +5,14 @@
 // of targets, then add up one slice at a time in shared memory. Sums are integers: any order does.
 //
 // The kernels of one call overlap: each is set up, and may read what was there before the call,
-// while the one before it still runs; then it waits. A sort of rows of one length is the first of
+// while the one before it still runs; then it waits, and only then admits the next. A sort of rows of one length is the first of
 // its call: it overlaps with what came before, and reads nothing until it has waited.
 #ifndef BRAINJAX_PROPAGATION_LAUNCH_CUH_
 #define BRAINJAX_PROPAGATION_LAUNCH_CUH_
 
 #include <cstdint>
 #include <optional>
+#include <type_traits>
 
 #include "propagation_call.cuh"
 #include "propagation_sort.cuh"
@@ -24,58 +25,131 @@ template <typename W>
 __global__ void __launch_bounds__(kThreads)
     PrepareKernel(const __grid_constant__ Call<W> call, bool clear, bool count_rows) {
   AdmitNextKernel();
-  if (clear) ClearSums(call.batch);
+  if (clear) ClearSums(call);
   if (count_rows) CountRows(call);
 }
 
-// Adds the synapses of a unit to the sums in memory, and marks those that are 0 afterwards: whether
-// something arrived where the sum is 0 at the end says the last to arrive.
-template <typename Events, bool kMarked>
-struct Adder {
+// Adds to the sums in memory.
+struct SumAdder {
+  int32_t* sums;
+
+  template <typename W>
+  __device__ static SumAdder Of(const Call<W>&, const Propagation<W>& problem, int64_t) {
+    return {problem.sums};
+  }
+
+  __device__ void operator()(int32_t target, int32_t contribution) const {
+    atomicAdd(sums + target, contribution);
+  }
+};
+
+// Adds to tallies in memory, without asking what they were: that would take longer.
+struct TallyAdder {
+  unsigned long long* tallies;
+
+  template <typename W>
+  __device__ static TallyAdder Of(const Call<W>& call, const Propagation<W>&, int64_t b) {
+    return {call.tallies.Of(b)};
+  }
+
+  __device__ void operator()(int32_t target, int32_t contribution) const {
+    constexpr unsigned long long kTouched = 1ull << 32;
+    atomicAdd(tallies + target, kTouched + static_cast<uint32_t>(contribution));
+  }
+};
+
+// Adds to the sums in memory, and marks those that are 0 afterwards: whether something arrived
+// where the sum is 0 at the end says the last to arrive.
+struct MarkingAdder {
   int32_t* sums;
   uint32_t* marks;
 
-  __device__ void operator()(int64_t, const int32_t (&targets)[Events::kWidth],
-                             const int32_t (&contributions)[Events::kWidth]) const {
+  template <typename W>
+  __device__ static MarkingAdder Of(const Call<W>& call, const Propagation<W>& problem,
+                                    int64_t b) {
+    return {problem.sums, call.marks.Of(b)};
+  }
+
+  __device__ void operator()(int32_t target, int32_t contribution) const {
+    const int32_t before = atomicAdd(sums + target, contribution);
+    if (IsCancelled(before, contribution)) Mark(marks, target);
+  }
+};
+
+// Calls an adder for the synapses of a unit.
+template <typename Adder>
+struct UnitAdder {
+  Adder add;
+
+  template <int kWidth>
+  __device__ void operator()(int64_t, const int32_t (&targets)[kWidth],
+                             const int32_t (&contributions)[kWidth]) const {
 #pragma unroll
-    for (int v = 0; v < Events::kWidth; ++v) {
-      if (targets[v] < 0) continue;
-      if constexpr (kMarked) {
-        const int32_t before = atomicAdd(sums + targets[v], contributions[v]);
-        if (IsCancelled(before, contributions[v])) Mark(marks, targets[v]);
-      } else {
-        atomicAdd(sums + targets[v], contributions[v]);
-      }
+    for (int v = 0; v < kWidth; ++v) {
+      if (targets[v] >= 0) add(targets[v], contributions[v]);
     }
   }
 };
 
-template <typename Events, bool kMarked>
+template <typename Adder, typename W>
+__device__ UnitAdder<Adder> AdderOf(const Call<W>& call, const Propagation<W>& problem,
+                                    int64_t b) {
+  return {Adder::Of(call, problem, b)};
+}
+
+// Whether a row of the batch has a tail. All threads of a block ask; the kernel before has ended.
+template <typename W>
+__device__ bool HasTails(const Call<W>& call) {
+  bool found = false;
+  for (int64_t b = blockIdx.y; b < call.batch.size; b += gridDim.y) {
+    const auto* totals = call.scratch.template Part<const uint64_t>(b, call.scratch.totals);
+    found |= threadIdx.x < kChunks && totals[threadIdx.x] > 0;
+  }
+  return __syncthreads_or(found);
+}
+
+// Rows of any length: their heads, read while the kernel before this one counts the tails.
+template <typename Adder, typename W>
+__device__ void ScatterRows(const Call<W>& call) {
+  if (call.awaits_values) AwaitAndAdmit();
+  for (int64_t b = blockIdx.y; b < call.batch.size; b += gridDim.y) {
+    const Propagation<W> problem = call.batch.At(b);
+    VisitHeads(problem, [] { AwaitAndAdmit(); }, AdderOf<Adder>(call, problem, b));
+  }
+  if (!HasTails(call)) return;
+  using Events = CompressedEvents<W>;
+  ForEachProblem<Events>(call, [&](int64_t b, const Propagation<W>& problem,
+                                   const Events& events) {
+    events.ForGrid(0, [] {}, AdderOf<Adder>(call, problem, b));
+  });
+}
+
+template <typename Events, typename Adder>
 __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
     ScatterKernel(const __grid_constant__ Call<typename Events::Weight> call) {
   using W = typename Events::Weight;
-  AdmitNextKernel();
-  if constexpr (Events::kCounted) AwaitKernelBefore();
-  ForEachProblem<Events>(call, [&](int64_t b, const Propagation<W>& problem,
-                                   const Events& events) {
-    events.ForGrid(0, [] { AwaitKernelBefore(); },
-                   Adder<Events, kMarked>{problem.sums, call.marks.Of(b)});
-  });
+  if constexpr (Events::kCounted) {
+    ScatterRows<Adder>(call);
+  } else {
+    ForEachProblem<Events>(call, [&](int64_t b, const Propagation<W>& problem,
+                                     const Events& events) {
+      events.ForGrid(0, [] { AwaitAndAdmit(); }, AdderOf<Adder>(call, problem, b));
+    });
+  }
 }
 
 // Adds in memory what was not sorted: few synapses, those beyond the scratch, or graded ones
 // without weights.
-template <typename Events, bool kMarked>
+template <typename Events, typename Adder>
 __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
     RestKernel(const __grid_constant__ Call<typename Events::Weight> call) {
   using W = typename Events::Weight;
-  AdmitNextKernel();
-  AwaitKernelBefore();
+  AwaitAndAdmit();
   ForEachProblem<Events>(call, [&](int64_t b, const Propagation<W>& problem,
                                    const Events& events) {
     const int64_t sorted = UsableUnits(Tiling::Of(events, call), call, b);
     if (sorted < events.units()) {
-      events.ForGrid(sorted, [] {}, Adder<Events, kMarked>{problem.sums, call.marks.Of(b)});
+      events.ForGrid(sorted, [] {}, AdderOf<Adder>(call, problem, b));
     }
   });
 }
@@ -126,7 +200,8 @@ cudaError_t StartSort(const Launcher& launcher, Call<typename Events::Weight> ca
   error = launcher.StartOverlapping(SumKernel<Events, kMarked>, slices, kSumThreads,
                                     sizeof(int32_t) << call.scratch.slice_bits, call);
   if (error != cudaSuccess) return error;
-  return launcher.StartOverlapping(RestKernel<Events, kMarked>, grid, kThreads, 0, call);
+  using Adder = std::conditional_t<kMarked, MarkingAdder, SumAdder>;
+  return launcher.StartOverlapping(RestKernel<Events, Adder>, grid, kThreads, 0, call);
 }
 
 // Cuts the scratch of a call into its parts. Returns whether there is enough.
@@ -149,13 +224,13 @@ dim3 PreparingGrid(const Launcher& launcher, const Call<typename Events::Weight>
   return launcher.Grid(CeilDiv(sums, 4 * kThreads), 1);
 }
 
-// Starts the kernels that sum what arrives, behind one that prepares. With kMarked, neurons whose
-// sum is 0 although something arrives are marked too.
-template <typename Events, bool kMarked>
+// Starts the kernels that sum what arrives, behind one that prepares. With kTold, they tell who was
+// reached too.
+template <typename Events, bool kTold>
 cudaError_t StartSums(const Launcher& launcher, const Call<typename Events::Weight>& call) {
-  if (call.sort_from > 0) return StartSort<Events, kMarked>(launcher, call);
+  if (call.sort_from > 0) return StartSort<Events, kTold>(launcher, call);
   const int64_t blocks = CeilDiv(MaxSynapses<Events>(call), Events::kWidth * kThreads);
-  const auto scatter = ScatterKernel<Events, kMarked>;
+  const auto scatter = ScatterKernel<Events, std::conditional_t<kTold, TallyAdder, SumAdder>>;
   return launcher.StartOverlapping(scatter, launcher.Grid(blocks, call.batch.size), kThreads, 0,
                                    call);
 }

@@ -161,8 +161,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
   using W = typename Events::Weight;
   constexpr bool kWeighted = !std::is_same_v<W, UnitWeight>;
   extern __shared__ int4 memory[];
-  AdmitNextKernel();
-  AwaitKernelBefore();
+  AwaitAndAdmit();
   ForEachProblem<Events>(call, [&](int64_t b, const Propagation<W>& problem,
                                    const Events& events) {
     const Tiling tiling = Tiling::Of(events, call);
@@ -271,8 +270,7 @@ __global__ void __launch_bounds__(kSumThreads, 2)
     SumKernel(const __grid_constant__ Call<typename Events::Weight> call) {
   using W = typename Events::Weight;
   extern __shared__ int4 memory[];
-  AdmitNextKernel();
-  AwaitKernelBefore();
+  AwaitAndAdmit();
   ForEachProblem<Events>(call, [&](int64_t b, const Propagation<W>& problem,
                                    const Events& events) {
     const Tiling tiling = Tiling::Of(events, call);

@@ -241,9 +241,11 @@ def _kernel(state, shared, *, words, **attributes):
         ((num_neurons,), jnp.float32),
         ((num_neurons,), jnp.bool_),
         ((num_words,), jnp.uint32),
-        # Scratch: what each that fired sends, the sums over synapses, and more.
+        # Scratch: what each that fired sends, the sums over synapses, on a GPU with who is reached,
+        # and more.
         ((0 if shared[2] is None else num_neurons,), jnp.float32),
         ((num_neurons,), jnp.int32),
+        ((0 if attributes["sort_from"] else 2 * num_neurons,), jnp.uint32),
         ((own,), jnp.uint32),
         ((words,), jnp.int32),
     )

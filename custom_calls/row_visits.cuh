@@ -1,0 +1,88 @@
+// How warps visit the synapses of active neurons: ranges of any length, and the heads of rows.
+#ifndef BRAINJAX_ROW_VISITS_CUH_
+#define BRAINJAX_ROW_VISITS_CUH_
+
+#include <cstdint>
+
+#include "propagation.h"
+#include "warp_ranges.cuh"
+
+namespace brainjax {
+
+// Synapses of a row that are visited without being counted first. What a row has beyond is its tail.
+constexpr int64_t kHead = 1 << 10;
+constexpr int kMostHalvings = 3;  // of a head, down to what a warp visits at once
+
+__device__ __forceinline__ Range Tail(Range row, int64_t head) {
+  const int64_t skipped = min(row.length, head);
+  return {row.first + skipped, row.length - skipped};
+}
+
+// Each lane brings `length` synapses of one row, from `synapse` in memory on; the warp visits all
+// of them, as `first` and those after it in the sequence. Whenever it has read some, it calls
+// ready() before it visits them.
+template <typename W, typename Ready, typename Visit>
+__device__ void VisitRanges(const Propagation<W>& problem, int64_t first, uint32_t length,
+                            int64_t synapse, float gain, const Ready& ready, const Visit& visit) {
+  const WarpRanges ranges(length);
+  synapse -= ranges.begin;
+  for (uint32_t x = Lane(); x - Lane() < ranges.total; x += kWarp * kInFlight) {
+    int32_t targets[kInFlight][1];
+    W weights[kInFlight];
+    float gains[kInFlight];
+#pragma unroll
+    for (int u = 0; u < kInFlight; ++u) {
+      const int owner = ranges.Owner(x + u * kWarp);
+      const int64_t here = __shfl_sync(kAllLanes, synapse, owner) + (x + u * kWarp);
+      gains[u] = __shfl_sync(kAllLanes, gain, owner);
+      if (x + u * kWarp < ranges.total) {
+        targets[u][0] = __ldg(problem.indices + here);
+        weights[u] = WeightAt(problem.weights, here);
+      }
+    }
+    ready();
+#pragma unroll
+    for (int u = 0; u < kInFlight; ++u) {
+      if (x + u * kWarp >= ranges.total) break;
+      if (!problem.HasSum(targets[u][0])) targets[u][0] = -1;
+      const int32_t contributions[1] = {Contribution(gains[u], weights[u])};
+      visit(first + x + u * kWarp, targets[u], contributions);
+    }
+  }
+}
+
+// One of 2^halvings parts of the head of a row.
+__device__ __forceinline__ Range PartOfHead(Range row, int64_t part, int halvings) {
+  const int64_t length = min(row.length, kHead);
+  const int64_t step = (length + (1 << halvings) - 1) >> halvings;
+  const int64_t begin = min(part * step, length);
+  return {row.first + begin, min(step, length - begin)};
+}
+
+// Visits the heads of all rows: the warps of a row of the grid do. Each takes some rows that follow
+// each other or, where there are more warps than rows, a part of one. All threads call ready(), and
+// do so before they visit anything.
+template <typename W, typename Ready, typename Visit>
+__device__ void VisitHeads(const Propagation<W>& problem, const Ready& ready, const Visit& visit) {
+  const uint32_t warps = gridDim.x * (blockDim.x / kWarp);
+  const uint32_t warp = blockIdx.x * (blockDim.x / kWarp) + threadIdx.x / kWarp;
+  int halvings = 0;
+  while (halvings < kMostHalvings && problem.count << (halvings + 1) <= warps) ++halvings;
+  const int64_t parts = problem.count << halvings;
+  const int64_t together = min(QuotientUp(parts, warps), int64_t{kWarp});
+  for (int64_t first = warp * together; first < parts; first += warps * together) {
+    const int64_t mine = first + Lane(), place = mine >> halvings;
+    Range range{0, 0};
+    float gain = 0.0f;
+    if (Lane() < together && mine < parts) {
+      range = PartOfHead(problem.Row(place), mine - (place << halvings), halvings);
+      gain = problem.Gain(place);
+    }
+    VisitRanges(problem, 0, static_cast<uint32_t>(range.length), range.first, gain, ready, visit);
+  }
+  ready();
+}
+
+}  // namespace brainjax
+
+#endif  // BRAINJAX_ROW_VISITS_CUH_
