@@ -30,6 +30,12 @@ struct BatchOffsets {
 
   BRAINJAX_HOST_DEVICE int64_t operator()(int64_t b) const {
     if (b == 0) return 0;
+    return rank > 1 ? OfManyDimensions(b) : b * strides[0];
+  }
+
+ private:
+  // Apart, as a kernel that seldom needs it should not carry it along.
+  BRAINJAX_FAR_FUNCTION int64_t OfManyDimensions(int64_t b) const {
     int64_t offset = 0;
     uint32_t left = static_cast<uint32_t>(b);  // 64-bit division is slow on a GPU
     for (int d = rank - 1; d > 0; --d) {

@@ -25,15 +25,16 @@ int64_t BytesOfScores(int64_t scores) {
   return (places + PlaceBits::Words(places)) * sizeof(uint32_t);
 }
 
-// Writes the keys of one vector to its place, and 0 where there are none.
+// Writes the keys of one vector to its place, and 0 where it is not whole.
 template <typename T, typename Keys>
-__device__ __forceinline__ void StoreKeys(const uint4& vector, int place, Keys* block) {
+__device__ __forceinline__ void StoreKeys(const uint4& vector, bool whole, int place,
+                                          Keys* block) {
 #pragma unroll
   for (int j = 0; j < Keys::kLength; j += 4) {
     uint32_t four[4];
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      four[i] = block->Exists(place + j + i) ? KeyOf<T>(vector, j + i) : 0;
+      four[i] = whole ? KeyOf<T>(vector, j + i) : 0;
       block->largest = max(block->largest, four[i]);
     }
     *reinterpret_cast<uint4*>(block->keys + place + j) =
@@ -41,35 +42,54 @@ __device__ __forceinline__ void StoreKeys(const uint4& vector, int place, Keys* 
   }
 }
 
+// Writes those keys of the vector at a place that exist. Returns the largest in the thread whose
+// vector it is, which does this, and 0 in the others.
+template <typename T, typename Keys>
+__device__ __noinline__ uint32_t StoreEdge(const T* scores, int place, Keys block) {
+  const int vector = place / Keys::kLength, of_warp = 32 * block.per_lane;
+  uint32_t largest = 0;
+  if (threadIdx.x != vector / of_warp * 32 + vector % 32) return largest;
+  for (int i = place; i < place + Keys::kLength; ++i) {
+    if (!block.Exists(i)) continue;
+    block.keys[i] = Key(scores[i]);
+    largest = max(largest, block.keys[i]);
+  }
+  return largest;
+}
+
 // Copies the keys of vectors [begin, end) of a row, a block's share, into shared memory. The block
 // waits before it uses those of other threads.
 template <typename Keys, typename T>
 __device__ Keys LoadKeys(const Row<T>& row, int64_t begin, int64_t end, uint32_t* memory) {
-  constexpr int kAtOnce = 8;  // vectors that are asked for before one is used
+  constexpr int kAtOnce = 8, kLength = Keys::kLength;  // vectors asked for before one is used
   const int64_t first = row.First(begin);
   Keys block(memory, first, static_cast<int>(max(-first, int64_t{0})),
              static_cast<int>(min(row.First(end), row.n) - first), static_cast<int>(end - begin));
-  const int lane = threadIdx.x % 32;
   const T* const scores = row.scores + first;  // of place 0
+  const int front = block.begin > 0 ? kLength : 0, back = block.end / kLength * kLength;
+  const uint32_t whole = max(back - front, 0);  // places of whole vectors, from `front` on
   for (int start = 0; start < block.per_lane; start += kAtOnce) {
+    const int here = block.Place(threadIdx.x % 32, start * kLength);
     uint4 vectors[kAtOnce];
 #pragma unroll
     for (int u = 0; u < kAtOnce; ++u) {
       if (start + u >= block.per_lane) break;
-      const int place = block.Place(lane, (start + u) * Keys::kLength);
+      const int place = here + u * 32 * kLength;
       vectors[u] = make_uint4(0, 0, 0, 0);
-      if (block.begin <= place && place + Keys::kLength <= block.end) {
+      if (static_cast<uint32_t>(place - front) < whole) {
         vectors[u] = __ldcs(reinterpret_cast<const uint4*>(scores + place));
-      } else if (place < block.end) {
-        vectors[u] = row.LoadEdge(first + place);
       }
     }
 #pragma unroll
     for (int u = 0; u < kAtOnce; ++u) {
       if (start + u >= block.per_lane) break;
-      const int place = block.Place(lane, (start + u) * Keys::kLength);
-      StoreKeys<T>(vectors[u], place, &block);
+      const int place = here + u * 32 * kLength;
+      StoreKeys<T>(vectors[u], static_cast<uint32_t>(place - front) < whole, place, &block);
     }
+  }
+  if (front > 0) block.largest = max(block.largest, StoreEdge(scores, 0, block));
+  if (back < block.end && (back > 0 || front == 0)) {
+    block.largest = max(block.largest, StoreEdge(scores, back, block));
   }
   return block;
 }
@@ -81,9 +101,10 @@ __global__ void __launch_bounds__(Keys::kThreads, kBlocks)
   __shared__ BlockSelectSpace<Keys::kThreads> space;
   uint32_t* const memory = DynamicSharedMemory();
   for (int64_t b = blockIdx.x; b < problem.batch; b += gridDim.x) {
+    const int32_t asked = problem.Asked(b);  // in time: it is needed as soon as the keys are there
     const Row<T> row(problem.Scores(b), problem.n);
     const Keys block = LoadKeys<Keys>(row, 0, row.Vectors(), memory);
-    const uint32_t count = problem.Count(b);
+    const uint32_t count = problem.Clamped(asked);
     if (count > 0) {
       const PlaceBits bits(memory + block.Places(), block.Places());
       const uint32_t ties = SelectOfBlock(block, count, space, bits);
@@ -110,11 +131,12 @@ __global__ void __launch_bounds__(Keys::kThreads)
   uint32_t* const memory = DynamicSharedMemory();
   const Team team;
   for (int64_t b = team.number(); b < problem.batch; b += team.teams()) {
+    const int32_t asked = problem.Asked(b);  // in time: it is needed as soon as the keys are there
     const Row<T> row(problem.Scores(b), problem.n);
     const int64_t share = CeilDiv(row.Vectors(), team.size()), begin = team.rank() * share;
     const Keys block = LoadKeys<Keys>(row, min(begin, row.Vectors()),
                                       min(begin + share, row.Vectors()), memory);
-    const uint32_t count = problem.Count(b);
+    const uint32_t count = problem.Clamped(asked);
     if (count > 0) {
       const TeamScratch scratch(problem.Scratch(b),
                                 static_cast<int>(ListCapacityOfRow(problem.n, problem.capacity)));

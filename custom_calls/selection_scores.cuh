@@ -17,8 +17,9 @@ template <typename T>
 struct SelectionProblem : Selection<T> {
   using Selection<T>::counts, Selection<T>::counts_at, Selection<T>::n, Selection<T>::capacity;
 
-  __device__ uint32_t Count(int64_t b) const {
-    return ClampCount(counts[counts_at(b)], n < capacity ? n : capacity);
+  __device__ int32_t Asked(int64_t b) const { return counts[counts_at(b)]; }
+  __device__ uint32_t Clamped(int32_t asked) const {
+    return ClampCount(asked, n < capacity ? n : capacity);
   }
 
   // `threads` threads, this one being number `thread`, mark the places that nobody won.

@@ -261,7 +261,7 @@ __global__ void __launch_bounds__(kStreamThreads)
     SelectStreaming(const __grid_constant__ SelectionProblem<T> problem, uint32_t room) {
   const Team team;
   for (int64_t b = 0; b < problem.batch; ++b) {
-    const uint32_t count = problem.Count(b);
+    const uint32_t count = problem.Clamped(problem.Asked(b));
     if (count > 0) SelectRow(team, problem, b, count, room);
     problem.Pad(b, count, int64_t{team.rank()} * kStreamThreads + threadIdx.x,
                 int64_t{team.size()} * kStreamThreads);
