@@ -69,10 +69,13 @@ __device__ Guess GuessBound(const Team& team, const Tiles<T>& tiles, TileRange r
                             const TeamScratch& scratch) {
   const int64_t stride = max(count / kSampledWinners, CeilDiv(tiles.row.n, kMaxSample));
   const float expected = static_cast<float>(count) / static_cast<float>(stride);
-  // Five standard deviations, and more where the number is too small for them to mean much.
-  const float wanted = expected + 5 * sqrtf(expected) + 8;
-  const int per_block = team_select::MaximaPerBlock<kStreamThreads>(
-      team.size(), static_cast<uint32_t>(wanted), scratch.capacity);
+  // Four standard deviations, and more where the number is too small for them to mean much: one
+  // guess in 50,000 is too high. More, or a looser bound, and ten million scores with 3,162 winners
+  // have more candidates than the blocks can list for each other.
+  const float wanted = expected + 4 * sqrtf(expected) + 4;
+  const uint32_t least = static_cast<uint32_t>(wanted);
+  const int per_block =
+      team_select::MaximaPerBlock<kStreamThreads>(team.size(), least, scratch.capacity);
   const bool likely = per_block > 0 && wanted * stride < 0.5f * max_candidates;
   team_select::ClearScratch(team, scratch);
   if (likely) {
@@ -87,9 +90,9 @@ __device__ Guess GuessBound(const Team& team, const Tiles<T>& tiles, TileRange r
   }
   team.Sync();
   if (!likely) return {false, 0};
-  return {true, team_select::BoundFromMaxima(per_block * team.size(),
-                                             static_cast<uint32_t>(wanted), space, scratch)
-                    .key};
+  const Wanted close{least, least + least / 16 + 1, 0};
+  return {true,
+          team_select::BoundFromMaxima(per_block * team.size(), close, space, scratch).key};
 }
 
 // ---- One pass over the scores ----

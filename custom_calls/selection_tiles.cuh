@@ -8,7 +8,7 @@
 
 namespace brainjax {
 
-constexpr int kTileVectors = 1024;   // 16 KB, the work of a warp
+constexpr int kTileVectors = 640;    // 10 KB, the work of a warp; ten million floats give each one
 constexpr int kWarpCandidates = 64;  // that a warp keeps before it makes room for them
 
 // A key above the bound, and its index in the row.

@@ -59,11 +59,11 @@ __device__ void PostMaxima(const Team& team, uint32_t largest, int per_block,
 
 // What keys must exceed to be candidates: from the maxima of all blocks.
 template <int kThreads>
-__device__ Threshold BoundFromMaxima(uint32_t maxima, uint32_t count,
+__device__ Threshold BoundFromMaxima(uint32_t maxima, Wanted wanted,
                                      TeamSelectSpace<kThreads>& space,
                                      const TeamScratch& scratch) {
   return FindThreshold<kMaxTeamList>(
-      maxima, [list = scratch.maxima](uint32_t i) { return __ldcg(list + i); }, LooseBound(count),
+      maxima, [list = scratch.maxima](uint32_t i) { return __ldcg(list + i); }, wanted,
       space.block.warps, space.histogram);
 }
 
@@ -156,7 +156,9 @@ __device__ TeamThreshold SelectOfTeam(const Team& team, const Keys& block, uint3
   if (per_block > 0) PostMaxima(team, block.largest, per_block, space, scratch);
   team.Sync();
   Threshold bound{0, 0};
-  if (per_block > 0) bound = BoundFromMaxima(per_block * team.size(), count, space, scratch);
+  if (per_block > 0) {
+    bound = BoundFromMaxima(per_block * team.size(), LooseBound(count), space, scratch);
+  }
   PostCandidates(team, block, bound.key, 0, false, space, scratch);
   team.Sync();
   const Posts posts = ReadPosts(team, space, scratch);
