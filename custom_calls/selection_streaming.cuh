@@ -219,6 +219,7 @@ __device__ bool SelectCandidates(const Team& team, const Tiles<T>& tiles, TileRa
   const auto block = KeysOfList<kStreamThreads>(keys, static_cast<int>(kept));
   PostCandidates(team, block, guess, mine.equal, mine.above > room, space.team, shared);
   team.Sync();
+  const FirstCandidates<kStreamThreads> first(shared);
   const Posts posts = ReadPosts(team, space.team, shared);
   if (posts.lost > 0) return false;
   if (posts.all.above < count) {
@@ -229,7 +230,7 @@ __device__ bool SelectCandidates(const Team& team, const Tiles<T>& tiles, TileRa
   const PlaceBits bits(indices + room, block.Places());
   ClearBits<kStreamThreads>(bits);
   __syncthreads();
-  *found = FindAtBound(team, block, guess, posts, count, 0, space.team, bits, shared);
+  *found = FindAtBound(team, block, guess, first, posts, count, 0, space.team, bits, shared);
   ForEachWinner(bits, found->threshold.ties, found->before, space.team.block,
                 [&](uint32_t place, int i) { winners[place] = indices[i]; });
   return true;

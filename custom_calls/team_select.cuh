@@ -92,39 +92,76 @@ __device__ void PostCandidates(const Team& team, const Keys& block, uint32_t bou
   }
 }
 
+// The first candidates of this thread, asked for before it is known how many there are.
+template <int kThreads>
+struct FirstCandidates {
+  uint2 of_thread[kFewValues<kThreads>];
+
+  __device__ explicit FirstCandidates(const TeamScratch& scratch) {
+#pragma unroll
+    for (int i = 0; i < kFewValues<kThreads>; ++i) {
+      const uint32_t place = threadIdx.x + i * kThreads;
+      of_thread[i] = make_uint2(0, 0);
+      if (place < scratch.capacity) of_thread[i] = __ldcg(scratch.candidates + place);
+    }
+  }
+};
+
 // The threshold among the candidates of all blocks, and the counts of those in front.
 template <int kThreads, typename Team>
-__device__ TeamThreshold FindAmongCandidates(const Team& team, uint32_t candidates, uint32_t count,
+__device__ TeamThreshold FindAmongCandidates(const Team& team,
+                                             const FirstCandidates<kThreads>& first,
+                                             uint32_t candidates, uint32_t count,
                                              uint32_t exact_up_to,
                                              TeamSelectSpace<kThreads>& space,
                                              const TeamScratch& scratch) {
-  uint2 candidate = make_uint2(0, 0);  // the first of this thread, asked for in time
-  if (threadIdx.x < candidates) candidate = __ldcg(scratch.candidates + threadIdx.x);
-  const Threshold found = FindThreshold<kMaxTeamList>(
-      candidates, [list = scratch.candidates](uint32_t i) { return __ldcg(list + i).x; },
-      {count, count, exact_up_to}, space.block.warps, space.histogram);
-  uint32_t above = 0, equal = 0;
-  for (uint32_t i = threadIdx.x; i < candidates; i += kThreads) {
-    if (i >= kThreads) candidate = __ldcg(scratch.candidates + i);
-    const bool in_front = candidate.y < static_cast<uint32_t>(team.rank());
-    above += in_front && candidate.x > found.key;
-    equal += in_front && candidate.x == found.key;
+  constexpr int kFew = kFewValues<kThreads>, kMost = kMaxTeamList / kThreads;
+  const Wanted wanted{count, count, exact_up_to};
+  const auto load = [list = scratch.candidates](uint32_t i) { return __ldcg(list + i).x; };
+  Values<kFew> values;
+#pragma unroll
+  for (int i = 0; i < kFew; ++i) {
+    values.of_thread[i] = threadIdx.x + i * kThreads < candidates ? first.of_thread[i].x : 0;
   }
-  return {found,
-          {space.block.warps.Sum(0, __reduce_add_sync(kAllLanes, above)),
-           space.block.warps.Sum(1, __reduce_add_sync(kAllLanes, equal))}};
+  auto& warps = space.block.warps;
+  Threshold found;
+  if (candidates <= kThreads) {
+    found = BisectInBlock(
+        kThreads, [&](uint32_t) { return values.of_thread[0]; }, wanted, warps);
+  } else if (kMost <= kFew || candidates <= kFew * kThreads) {
+    found = FindAmongFew(values, wanted, warps, space.histogram);
+  } else {
+    found = FindAmongMany<kMost>(candidates, load, wanted, warps, space.histogram);
+  }
+  uint32_t above = 0, equal = 0;
+  const auto count_in_front = [&](uint32_t key, uint32_t rank) {
+    const bool in_front = key > 0 && rank < static_cast<uint32_t>(team.rank());
+    above += in_front && key > found.key;
+    equal += in_front && key == found.key;
+  };
+#pragma unroll
+  for (int i = 0; i < kFew; ++i) count_in_front(values.of_thread[i], first.of_thread[i].y);
+  for (uint32_t i = threadIdx.x + kFew * kThreads; i < candidates; i += kThreads) {
+    const uint2 candidate = __ldcg(scratch.candidates + i);
+    count_in_front(candidate.x, candidate.y);
+  }
+  static_assert(kMaxTeamList < 1 << 16, "counts of candidates have 16 bits");
+  const uint32_t packed =
+      warps.Sum(0, __reduce_add_sync(kAllLanes, above << 16 | equal));
+  return {found, {packed >> 16, packed & 0xffffu}};
 }
 
 // The threshold at or above a bound at which all blocks have posted; they lost nothing. Marks who
 // reaches it.
 template <typename Team, typename Keys>
 __device__ TeamThreshold FindAtBound(const Team& team, const Keys& block, uint32_t bound,
+                                     const FirstCandidates<Keys::kThreads>& first,
                                      const Posts& posts, uint32_t count, uint32_t exact_up_to,
                                      TeamSelectSpace<Keys::kThreads>& space,
                                      const PlaceBits& bits, const TeamScratch& scratch) {
   if (count <= posts.all.above && posts.unlisted == 0 && posts.all.above <= scratch.capacity) {
     const TeamThreshold found =
-        FindAmongCandidates(team, posts.all.above, count, exact_up_to, space, scratch);
+        FindAmongCandidates(team, first, posts.all.above, count, exact_up_to, space, scratch);
     MarkListed<Keys::kThreads>(space.block.list, space.block.listed, found.threshold, bits);
     return found;
   }
@@ -161,8 +198,10 @@ __device__ TeamThreshold SelectOfTeam(const Team& team, const Keys& block, uint3
   }
   PostCandidates(team, block, bound.key, 0, false, space, scratch);
   team.Sync();
+  const FirstCandidates<kThreads> first(scratch);
   const Posts posts = ReadPosts(team, space, scratch);
-  return FindAtBound(team, block, bound.key, posts, count, exact_up_to, space, bits, scratch);
+  return FindAtBound(team, block, bound.key, first, posts, count, exact_up_to, space, bits,
+                     scratch);
 }
 
 }  // namespace brainjax

@@ -51,18 +51,37 @@ __device__ Choice ChooseBin(uint32_t remaining, WarpWords<kThreads>& warps,
   return histogram.choice;
 }
 
-// The threshold of `n` values, at most kNumber for each thread of the block.
+// Values of a thread; 0 stands for none.
+template <int kNumber>
+struct Values {
+  uint32_t of_thread[kNumber];
+};
+
+// So many values a thread are common: the code for them is shared, and warm when it is met again.
+template <int kThreads>
+constexpr int kFewValues = kThreads < 1024 ? 5 : 8;
+
+// Values [0, n), value i being load(i), dealt to the threads in turn.
 template <int kNumber, int kThreads, typename Load>
-__device__ __noinline__ Threshold FindByBins(uint32_t n, Load load, Wanted wanted,
-                                             WarpWords<kThreads>& warps,
-                                             Histogram<kThreads>& histogram) {
-  uint32_t values[kNumber], below_least = ~0u, largest = 0;
+__device__ __forceinline__ Values<kNumber> LoadValues(uint32_t n, Load load) {
+  Values<kNumber> values;
 #pragma unroll
   for (int i = 0; i < kNumber; ++i) {
     const uint32_t place = threadIdx.x + i * kThreads;
-    values[i] = place < n ? load(place) : 0;
-    below_least = min(below_least, values[i] - 1);  // of 0, no limit
-    largest = max(largest, values[i]);
+    values.of_thread[i] = place < n ? load(place) : 0;
+  }
+  return values;
+}
+
+template <int kNumber, int kThreads>
+__device__ __forceinline__ Threshold FindByBins(const Values<kNumber>& values, Wanted wanted,
+                                                WarpWords<kThreads>& warps,
+                                                Histogram<kThreads>& histogram) {
+  uint32_t below_least = ~0u, largest = 0;
+#pragma unroll
+  for (const uint32_t value : values.of_thread) {
+    below_least = min(below_least, value - 1);  // of 0, no limit
+    largest = max(largest, value);
   }
   histogram.bins[threadIdx.x] = 0;
   uint32_t threads;
@@ -73,8 +92,8 @@ __device__ __noinline__ Threshold FindByBins(uint32_t n, Load load, Wanted wante
   while (range.low < range.high) {
     const Bins<kThreads> bins{range};
 #pragma unroll
-    for (int i = 0; i < kNumber; ++i) {
-      if (bins.Contain(values[i])) atomicAdd(&histogram.bins[bins.Of(values[i])], 1);
+    for (const uint32_t value : values.of_thread) {
+      if (bins.Contain(value)) atomicAdd(&histogram.bins[bins.Of(value)], 1);
     }
     const Choice choice = ChooseBin(wanted.count - above, warps, histogram);
     range = bins[choice.bin];
@@ -88,17 +107,34 @@ __device__ __noinline__ Threshold FindByBins(uint32_t n, Load load, Wanted wante
   return {range.low, wanted.count - above};
 }
 
+// The threshold of values that the threads have. The spaces were not in use since the last
+// barrier; the block waits.
+template <int kThreads>
+__device__ __noinline__ Threshold FindAmongFew(Values<kFewValues<kThreads>> values, Wanted wanted,
+                                               WarpWords<kThreads>& warps,
+                                               Histogram<kThreads>& histogram) {
+  return FindByBins(values, wanted, warps, histogram);
+}
+
+// The same of values [0, n), value i being load(i), at most kNumber for each thread.
+template <int kNumber, int kThreads, typename Load>
+__device__ __noinline__ Threshold FindAmongMany(uint32_t n, Load load, Wanted wanted,
+                                                WarpWords<kThreads>& warps,
+                                                Histogram<kThreads>& histogram) {
+  return FindByBins(LoadValues<kNumber, kThreads>(n, load), wanted, warps, histogram);
+}
+
 // The threshold of `n` <= kMost values, value i being load(i), of which at least one is wanted. The
 // spaces were not in use since the last barrier; the block waits.
 template <int kMost, int kThreads, typename Load>
 __device__ Threshold FindThreshold(uint32_t n, Load load, Wanted wanted,
                                    WarpWords<kThreads>& warps, Histogram<kThreads>& histogram) {
-  constexpr int kNumber = (kMost + kThreads - 1) / kThreads;
+  constexpr int kNumber = (kMost + kThreads - 1) / kThreads, kFew = kFewValues<kThreads>;
   if (kNumber == 1 || n <= kThreads) return BisectInBlock(n, load, wanted, warps);
-  if (kNumber > 5 && n <= 5 * kThreads) {
-    return FindByBins<5>(n, load, wanted, warps, histogram);
+  if (kNumber <= kFew || n <= kFew * kThreads) {
+    return FindAmongFew(LoadValues<kFew, kThreads>(n, load), wanted, warps, histogram);
   }
-  return FindByBins<kNumber>(n, load, wanted, warps, histogram);
+  return FindAmongMany<kNumber>(n, load, wanted, warps, histogram);
 }
 
 }  // namespace brainjax
