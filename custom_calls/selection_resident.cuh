@@ -133,7 +133,7 @@ __global__ void __launch_bounds__(Keys::kThreads)
   for (int64_t b = team.number(); b < problem.batch; b += team.teams()) {
     const int32_t asked = problem.Asked(b);  // in time: it is needed as soon as the keys are there
     const Row<T> row(problem.Scores(b), problem.n);
-    const int64_t share = CeilDiv(row.Vectors(), team.size()), begin = team.rank() * share;
+    const int64_t share = QuotientUp(row.Vectors(), team.size()), begin = team.rank() * share;
     const Keys block = LoadKeys<Keys>(row, min(begin, row.Vectors()),
                                       min(begin + share, row.Vectors()), memory);
     const uint32_t count = problem.Clamped(asked);

@@ -45,7 +45,8 @@ struct StreamSpace {
 
 template <typename Team>
 __device__ TileRange TilesOfBlock(const Team& team, int64_t tiles) {
-  return {tiles * team.rank() / team.size(), tiles * (team.rank() + 1) / team.size()};
+  return {Quotient(tiles * team.rank(), team.size()),
+          Quotient(tiles * (team.rank() + 1), team.size())};
 }
 
 // ---- The guess ----

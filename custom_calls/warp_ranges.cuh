@@ -13,15 +13,6 @@ constexpr int kInFlight = 4;  // loads that a lane has asked for before it uses 
 
 __device__ __forceinline__ int Lane() { return threadIdx.x % kWarp; }
 
-// Divides numbers that may need 64 bits but seldom do: with 32 it takes a fraction of the time.
-__device__ __forceinline__ int64_t Quotient(int64_t a, uint32_t b) {
-  return a >> 32 == 0 ? static_cast<uint32_t>(a) / b : a / b;
-}
-
-__device__ __forceinline__ int64_t QuotientUp(int64_t a, uint32_t b) {
-  return Quotient(a + b - 1, b);
-}
-
 // 32 ranges, one per lane, laid end to end: lanes share long ones and fill up short ones.
 struct WarpRanges {
   uint32_t begin;  // of this lane's range
