@@ -22,7 +22,7 @@ constexpr int kClusterSize = 8;
 constexpr int64_t kFewKeys = 1024, kSomeKeys = 12 * 1024;  // for which few threads will do
 constexpr int64_t kManyKeys = 48 * 1024;                   // counts of a block have 16 bits
 constexpr int64_t kStaticBytes = 24 * 1024;  // at most, beside the keys in shared memory
-static_assert(sizeof(TeamSelectSpace<kTeamThreads>) <= kStaticBytes);
+static_assert(sizeof(ClusterSelectSpace<kTeamThreads>) <= kStaticBytes);
 
 template <typename T, typename Keys, int kBlocks>
 ffi::Error SelectInBlocks(cudaStream_t stream, const SelectionProblem<T>& problem) {

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "block_select.cuh"
+#include "cluster_select.cuh"
 #include "selection_scores.cuh"
 #include "team.cuh"
 #include "team_select.cuh"
@@ -127,7 +128,7 @@ __host__ __device__ inline int64_t ListCapacityOfRow(int64_t n, int64_t capacity
 template <typename T, typename Keys, typename Team>
 __global__ void __launch_bounds__(Keys::kThreads)
     SelectInTeam(const __grid_constant__ SelectionProblem<T> problem) {
-  __shared__ TeamSelectSpace<Keys::kThreads> space;
+  __shared__ typename SelectSpaceOf<Team, Keys::kThreads>::Type space;
   uint32_t* const memory = DynamicSharedMemory();
   const Team team;
   for (int64_t b = team.number(); b < problem.batch; b += team.teams()) {
@@ -142,15 +143,18 @@ __global__ void __launch_bounds__(Keys::kThreads)
                                 static_cast<int>(ListCapacityOfRow(problem.n, problem.capacity)));
       const PlaceBits bits(memory + block.Places(), block.Places());
       const TeamThreshold found = SelectOfTeam(team, block, count, 0, space, bits, scratch);
+      team.Release();
       int32_t* const winners = problem.Winners(b);
       ForEachWinner(bits, found.threshold.ties, found.before, space.block,
                     [&](uint32_t place, int i) {
                       winners[place] = static_cast<int32_t>(block.first + i);
                     });
+    } else {
+      team.Release();
     }
     problem.Pad(b, count, int64_t{team.rank()} * Keys::kThreads + threadIdx.x,
                 int64_t{team.size()} * Keys::kThreads);
-    __syncthreads();  // shared memory is free again
+    team.Reclaim();  // shared memory is free again
   }
 }
 

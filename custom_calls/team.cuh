@@ -2,7 +2,8 @@
 //
 // Teams of one launch may work side by side: number() of teams() has the problems number(),
 // number() + teams() ... of a batch. In a team, this is block rank() of size(). After Sync(), a
-// barrier, each block sees what the others wrote before it.
+// barrier, each block sees what the others wrote before it. A block that has called Release() reads
+// no longer what others have in shared memory; when all have, Reclaim() lets each go on.
 #ifndef BRAINJAX_TEAM_CUH_
 #define BRAINJAX_TEAM_CUH_
 
@@ -19,6 +20,8 @@ struct GridTeam {
   __device__ void Sync() const { cooperative_groups::this_grid().sync(); }
   __device__ int64_t number() const { return 0; }
   __device__ int64_t teams() const { return 1; }
+  __device__ void Release() const {}
+  __device__ void Reclaim() const { __syncthreads(); }
 };
 
 // The blocks of a cluster: a single one where the architecture has no clusters.
@@ -44,6 +47,23 @@ struct FixedClusterTeam {
   __device__ void Sync() const { ClusterTeam().Sync(); }
   __device__ int64_t number() const { return blockIdx.x / kSize; }
   __device__ int64_t teams() const { return gridDim.x / kSize; }
+#if __CUDA_ARCH__ >= 900
+  __device__ void Release() const { cooperative_groups::this_cluster().barrier_arrive(); }
+  __device__ void Reclaim() const {
+    cooperative_groups::this_cluster().barrier_wait();
+    __syncthreads();  // this block has gone on since its release
+  }
+  // What block `rank` has where this one has `mine` in shared memory.
+  template <typename Value>
+  __device__ const Value* At(int rank, const Value* mine) const {
+    return cooperative_groups::this_cluster().map_shared_rank(mine, rank);
+  }
+#else
+  __device__ void Release() const {}
+  __device__ void Reclaim() const { __syncthreads(); }
+  template <typename Value>
+  __device__ const Value* At(int, const Value* mine) const { return mine; }
+#endif
 };
 
 }  // namespace brainjax

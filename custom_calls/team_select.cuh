@@ -25,6 +25,12 @@ struct TeamThreshold {
   Counts before;  // keys in the blocks in front of this one
 };
 
+// What a team shares in the memory of each block while it selects.
+template <typename Team, int kThreads>
+struct SelectSpaceOf {
+  using Type = TeamSelectSpace<kThreads>;
+};
+
 namespace team_select {
 
 // How many maxima each block posts: enough for a bound close to the threshold, and 0 if the
@@ -39,11 +45,10 @@ __device__ int MaximaPerBlock(int blocks, uint32_t count, uint32_t capacity) {
   return all <= capacity && 3 * count <= 2 * all ? maxima : 0;
 }
 
-// Each group is the threads that are `per_block` apart, so that few keys are spread over all.
-template <int kThreads, typename Team>
-__device__ void PostMaxima(const Team& team, uint32_t largest, int per_block,
-                           TeamSelectSpace<kThreads>& space, const TeamScratch& scratch) {
-  uint32_t* const maxima = space.histogram.bins;
+// The largest keys of groups of threads. Each group is the threads that are `per_block` apart, so
+// that few keys are spread over all. The block waits before it reads them.
+template <int kThreads>
+__device__ void GroupMaxima(uint32_t largest, int per_block, uint32_t* maxima) {
   const int group = threadIdx.x % per_block;
   if (threadIdx.x < per_block) maxima[group] = 0;
   __syncthreads();
@@ -51,9 +56,16 @@ __device__ void PostMaxima(const Team& team, uint32_t largest, int per_block,
     largest = max(largest, __shfl_xor_sync(kAllLanes, largest, distance));
   }
   if (threadIdx.x % 32 < per_block) atomicMax(maxima + group, largest);
+}
+
+template <int kThreads, typename Team>
+__device__ void PostMaxima(const Team& team, uint32_t largest, int per_block,
+                           TeamSelectSpace<kThreads>& space, const TeamScratch& scratch) {
+  uint32_t* const maxima = space.histogram.bins;
+  GroupMaxima<kThreads>(largest, per_block, maxima);
   __syncthreads();
   if (threadIdx.x < per_block) {
-    __stcg(scratch.maxima + team.rank() * per_block + group, maxima[group]);
+    __stcg(scratch.maxima + team.rank() * per_block + threadIdx.x, maxima[threadIdx.x]);
   }
 }
 
@@ -151,22 +163,15 @@ __device__ TeamThreshold FindAmongCandidates(const Team& team,
   return {found, {packed >> 16, packed & 0xffffu}};
 }
 
-// The threshold at or above a bound at which all blocks have posted; they lost nothing. Marks who
-// reaches it.
+// The threshold at or above a bound that `above` keys of all blocks exceed, found among all keys by
+// histograms, or the bound itself. Marks who reaches it. The histograms have been cleared.
 template <typename Team, typename Keys>
-__device__ TeamThreshold FindAtBound(const Team& team, const Keys& block, uint32_t bound,
-                                     const FirstCandidates<Keys::kThreads>& first,
-                                     const Posts& posts, uint32_t count, uint32_t exact_up_to,
-                                     TeamSelectSpace<Keys::kThreads>& space,
-                                     const PlaceBits& bits, const TeamScratch& scratch) {
-  if (count <= posts.all.above && posts.unlisted == 0 && posts.all.above <= scratch.capacity) {
-    const TeamThreshold found =
-        FindAmongCandidates(team, first, posts.all.above, count, exact_up_to, space, scratch);
-    MarkListed<Keys::kThreads>(space.block.list, space.block.listed, found.threshold, bits);
-    return found;
-  }
-  Threshold threshold{bound, count - posts.all.above};
-  if (count <= posts.all.above) {
+__device__ TeamThreshold FindAmongAllKeys(const Team& team, const Keys& block, uint32_t bound,
+                                          uint32_t above, uint32_t count,
+                                          TeamSelectSpace<Keys::kThreads>& space,
+                                          const PlaceBits& bits, const TeamScratch& scratch) {
+  Threshold threshold{bound, count - above};
+  if (count <= above) {
     team.Sync();  // all have read the posts, which will be others
     threshold = FindByHistograms(team, block, {bound + 1, ~0u}, count, space, scratch);
   }
@@ -175,6 +180,22 @@ __device__ TeamThreshold FindAtBound(const Team& team, const Keys& block, uint32
   if (threadIdx.x == 0) WritePost(team, {mine, 0, 0}, scratch);
   team.Sync();
   return {threshold, ReadPosts(team, space, scratch).before};
+}
+
+// The same where all blocks have posted at the bound; they lost nothing.
+template <typename Team, typename Keys>
+__device__ TeamThreshold FindAtBound(const Team& team, const Keys& block, uint32_t bound,
+                                     const FirstCandidates<Keys::kThreads>& first,
+                                     const Posts& posts, uint32_t count, uint32_t exact_up_to,
+                                     TeamSelectSpace<Keys::kThreads>& space,
+                                     const PlaceBits& bits, const TeamScratch& scratch) {
+  if (count > posts.all.above || posts.unlisted > 0 || posts.all.above > scratch.capacity) {
+    return FindAmongAllKeys(team, block, bound, posts.all.above, count, space, bits, scratch);
+  }
+  const TeamThreshold found =
+      FindAmongCandidates(team, first, posts.all.above, count, exact_up_to, space, scratch);
+  MarkListed<Keys::kThreads>(space.block.list, space.block.listed, found.threshold, bits);
+  return found;
 }
 
 }  // namespace team_select
