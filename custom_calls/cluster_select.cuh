@@ -106,7 +106,8 @@ __device__ TeamThreshold SelectOfTeam(const FixedClusterTeam<kSize>& team, const
   if (threadIdx.x == 0) space.block.listed = 0;
   ClearBits<kThreads>(bits);
   if (per_block > 0) GroupMaxima<kThreads>(block.largest, per_block, space.maxima);
-  team.Sync();
+  __syncthreads();
+  team.SyncAfterBarrier();
   Threshold bound{0, 0};
   if (per_block > 0) {
     const auto load = [&team, &space, per_block](uint32_t i) {
@@ -117,7 +118,7 @@ __device__ TeamThreshold SelectOfTeam(const FixedClusterTeam<kSize>& team, const
                                  space.histogram);
   }
   ListAbove(block, bound.key, space.block.list, kThreads, &space.block.listed);
-  team.Sync();
+  team.SyncAfterBarrier();
   const cluster_select::Lists<kSize, kThreads> lists(team, space);
   if (count > lists.total || lists.longest > kThreads) {
     ClearScratch(team, scratch);

@@ -48,9 +48,16 @@ struct FixedClusterTeam {
   __device__ int64_t number() const { return blockIdx.x / kSize; }
   __device__ int64_t teams() const { return gridDim.x / kSize; }
 #if __CUDA_ARCH__ >= 900
-  __device__ void Release() const { cooperative_groups::this_cluster().barrier_arrive(); }
+  // Sync(), after a barrier of the block: one fence then speaks for all its threads.
+  __device__ void SyncAfterBarrier() const {
+    if (threadIdx.x == 0) asm volatile("fence.acq_rel.cluster;" ::: "memory");
+    __syncwarp();
+    __cluster_barrier_arrive_relaxed();
+    __cluster_barrier_wait();
+  }
+  __device__ void Release() const { __cluster_barrier_arrive_relaxed(); }  // it has only read
   __device__ void Reclaim() const {
-    cooperative_groups::this_cluster().barrier_wait();
+    __cluster_barrier_wait();
     __syncthreads();  // this block has gone on since its release
   }
   // What block `rank` has where this one has `mine` in shared memory.
@@ -59,6 +66,7 @@ struct FixedClusterTeam {
     return cooperative_groups::this_cluster().map_shared_rank(mine, rank);
   }
 #else
+  __device__ void SyncAfterBarrier() const {}
   __device__ void Release() const {}
   __device__ void Reclaim() const { __syncthreads(); }
   template <typename Value>
