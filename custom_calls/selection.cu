@@ -26,9 +26,14 @@ static_assert(sizeof(ClusterSelectSpace<kTeamThreads>) <= kStaticBytes);
 
 template <typename T, typename Keys, int kBlocks>
 ffi::Error SelectInBlocks(cudaStream_t stream, const SelectionProblem<T>& problem) {
-  const auto blocks = static_cast<unsigned>(std::min(problem.batch, kMaxGridX));
-  const LaunchSize size{blocks, Keys::kThreads, BytesOfScores<Keys>(problem.n)};
-  return StatusOf(kName, StartKernel(stream, size, {}, SelectInBlock<T, Keys, kBlocks>, problem));
+  for (int64_t first = 0; first < problem.batch; first += kMaxGridX) {
+    const auto blocks = static_cast<unsigned>(std::min(problem.batch - first, kMaxGridX));
+    const LaunchSize size{blocks, Keys::kThreads, BytesOfScores<Keys>(problem.n)};
+    const cudaError_t error =
+        StartKernel(stream, size, {}, SelectInBlock<T, Keys, kBlocks>, problem, first);
+    if (error != cudaSuccess) return StatusOf(kName, error);
+  }
+  return ffi::Error::Success();
 }
 
 template <typename T, typename Keys, typename Team>

@@ -43,26 +43,29 @@ __device__ __forceinline__ void StoreKeys(const uint4& vector, bool whole, int p
   }
 }
 
-// Writes those keys of the vector at a place that exist. Returns the largest in the thread whose
-// vector it is, which does this, and 0 in the others.
+// Writes the keys that exist of a block's first and last vector, which may be partly outside the row.
+// Returns the largest in the threads whose vectors they are, which do this, and 0 in the others.
 template <typename T, typename Keys>
-__device__ __noinline__ uint32_t StoreEdge(const T* scores, int place, Keys block) {
-  const int vector = place / Keys::kLength, of_warp = 32 * block.per_lane;
+__device__ __noinline__ uint32_t StoreEdges(const T* scores, Keys block) {
+  const int of_warp = 32 * block.per_lane;
   uint32_t largest = 0;
-  if (threadIdx.x != vector / of_warp * 32 + vector % 32) return largest;
-  for (int i = place; i < place + Keys::kLength; ++i) {
-    if (!block.Exists(i)) continue;
-    block.keys[i] = Key(scores[i]);
-    largest = max(largest, block.keys[i]);
+  for (const int vector : {0, (block.end - 1) / Keys::kLength}) {
+    if (threadIdx.x != vector / of_warp * 32 + vector % 32) continue;
+    for (int i = vector * Keys::kLength; i < (vector + 1) * Keys::kLength; ++i) {
+      if (!block.Exists(i)) continue;
+      block.keys[i] = Key(scores[i]);
+      largest = max(largest, block.keys[i]);
+    }
   }
   return largest;
 }
 
-// Copies the keys of vectors [begin, end) of a row, a block's share, into shared memory. The block
-// waits before it uses those of other threads.
-template <typename Keys, typename T>
+// Copies the keys of vectors [begin, end) of a row, a block's share, into shared memory; a thread
+// has asked for kAtOnce vectors before it uses one. The block waits before it uses those of other
+// threads.
+template <typename Keys, int kAtOnce = 8, typename T>
 __device__ Keys LoadKeys(const Row<T>& row, int64_t begin, int64_t end, uint32_t* memory) {
-  constexpr int kAtOnce = 8, kLength = Keys::kLength;  // vectors asked for before one is used
+  constexpr int kLength = Keys::kLength;
   const int64_t first = row.First(begin);
   Keys block(memory, first, static_cast<int>(max(-first, int64_t{0})),
              static_cast<int>(min(row.First(end), row.n) - first), static_cast<int>(end - begin));
@@ -88,35 +91,33 @@ __device__ Keys LoadKeys(const Row<T>& row, int64_t begin, int64_t end, uint32_t
       StoreKeys<T>(vectors[u], static_cast<uint32_t>(place - front) < whole, place, &block);
     }
   }
-  if (front > 0) block.largest = max(block.largest, StoreEdge(scores, 0, block));
-  if (back < block.end && (back > 0 || front == 0)) {
-    block.largest = max(block.largest, StoreEdge(scores, back, block));
+  if (front > 0 || back < block.end) {
+    block.largest = max(block.largest, StoreEdges(scores, block));
   }
   return block;
 }
 
-// At least kBlocks blocks of it find room on a multiprocessor.
+// Row `first` + blockIdx.x. At least kBlocks blocks find room on a multiprocessor.
 template <typename T, typename Keys, int kBlocks>
 __global__ void __launch_bounds__(Keys::kThreads, kBlocks)
-    SelectInBlock(const __grid_constant__ SelectionProblem<T> problem) {
+    SelectInBlock(const __grid_constant__ SelectionProblem<T> problem, int64_t first) {
+  constexpr int kAtOnce = Keys::kThreads > 512 ? 8 : 5;  // 10,000 floats; more would be spilled
   __shared__ BlockSelectSpace<Keys::kThreads> space;
   uint32_t* const memory = DynamicSharedMemory();
-  for (int64_t b = blockIdx.x; b < problem.batch; b += gridDim.x) {
-    const int32_t asked = problem.Asked(b);  // in time: it is needed as soon as the keys are there
-    const Row<T> row(problem.Scores(b), problem.n);
-    const Keys block = LoadKeys<Keys>(row, 0, row.Vectors(), memory);
-    const uint32_t count = problem.Clamped(asked);
-    if (count > 0) {
-      const PlaceBits bits(memory + block.Places(), block.Places());
-      const uint32_t ties = SelectOfBlock(block, count, space, bits);
-      int32_t* const winners = problem.Winners(b);
-      ForEachWinner(bits, ties, Counts{0, 0}, space, [&](uint32_t place, int i) {
-        winners[place] = static_cast<int32_t>(block.first) + i;
-      });
-    }
-    problem.Pad(b, count, threadIdx.x, Keys::kThreads);
-    __syncthreads();  // shared memory is free again
+  const int64_t b = first + blockIdx.x;
+  const int32_t asked = problem.Asked(b);  // in time: it is needed as soon as the keys are there
+  const Row<T> row(problem.Scores(b), problem.n);
+  const Keys block = LoadKeys<Keys, kAtOnce>(row, 0, row.Vectors(), memory);
+  const uint32_t count = problem.Clamped(asked);
+  if (count > 0) {
+    const PlaceBits bits(memory + block.Places(), block.Places());
+    const uint32_t ties = SelectOfBlock(block, count, space, bits);
+    int32_t* const winners = problem.Winners(b);
+    ForEachWinner(bits, ties, Counts{0, 0}, space, [&](uint32_t place, int i) {
+      winners[place] = static_cast<int32_t>(block.first) + i;
+    });
   }
+  problem.Pad(b, count, threadIdx.x, Keys::kThreads);
 }
 
 // How much the lists hold that a team has for a row of `n` scores.
