@@ -3,6 +3,7 @@
 #define BRAINJAX_SELECTION_RESIDENT_CUH_
 
 #include <cstdint>
+#include <initializer_list>
 
 #include "block_select.cuh"
 #include "cluster_select.cuh"
@@ -43,8 +44,8 @@ __device__ __forceinline__ void StoreKeys(const uint4& vector, bool whole, int p
   }
 }
 
-// Writes the keys that exist of a block's first and last vector, which may be partly outside the row.
-// Returns the largest in the threads whose vectors they are, which do this, and 0 in the others.
+// Writes the keys that exist of a block's first and last vector, which may be partly outside the
+// row. Returns the largest in the threads whose vectors they are, which do this, and else 0.
 template <typename T, typename Keys>
 __device__ __noinline__ uint32_t StoreEdges(const T* scores, Keys block) {
   const int of_warp = 32 * block.per_lane;

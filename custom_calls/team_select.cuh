@@ -153,13 +153,13 @@ __device__ TeamThreshold FindAmongCandidates(const Team& team,
   };
 #pragma unroll
   for (int i = 0; i < kFew; ++i) count_in_front(values.of_thread[i], first.of_thread[i].y);
+#pragma unroll 1
   for (uint32_t i = threadIdx.x + kFew * kThreads; i < candidates; i += kThreads) {
     const uint2 candidate = __ldcg(scratch.candidates + i);
     count_in_front(candidate.x, candidate.y);
   }
   static_assert(kMaxTeamList < 1 << 16, "counts of candidates have 16 bits");
-  const uint32_t packed =
-      warps.Sum(0, __reduce_add_sync(kAllLanes, above << 16 | equal));
+  const uint32_t packed = warps.Sum(0, __reduce_add_sync(kAllLanes, above << 16 | equal));
   return {found, {packed >> 16, packed & 0xffffu}};
 }
 
