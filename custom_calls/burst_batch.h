@@ -69,7 +69,7 @@ struct BurstBatch {
   BurstProblem first;  // element 0
   BurstRules rules;
   BatchOffsets area, threshold, threshold_limit, leak, excitability;
-  BatchOffsets refractory_period, fire_limit, snooze, accumulates;
+  BatchOffsets refractory_period, fire_limit, snooze, accumulates, kind;
   BatchOffsets injected, injections, num_injected, power, fatigued, burst;
   BatchOffsets is_driven, arriving, reached;
   int64_t size, num_words;  // of the fires
@@ -103,6 +103,7 @@ struct BurstBatch {
     add(neurons.fire_limit, fire_limit);
     add(neurons.snooze, snooze);
     add(neurons.accumulates, accumulates);
+    add(neurons.kind, kind);
     neurons.potential += b * n;
     neurons.countdown += b * n;
     neurons.fire_count += b * n;

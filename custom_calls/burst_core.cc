@@ -106,7 +106,7 @@ class Burst {
 
   void Receive(int64_t b, int64_t part, bool advances) {
     const BurstProblem problem = batch_.At(b);
-    const Network network{problem, batch_.rules};
+    const Network network(problem, batch_.rules);
     const Span span = SpanOf(part);
     const int64_t words = (span.last + kBurstWord - 1) / kBurstWord;
     std::fill(problem.cancelled + span.first / kBurstWord, problem.cancelled + words, 0u);
@@ -128,7 +128,7 @@ class Burst {
 
   void AdvanceInTurn(int64_t b, int64_t part) {
     const BurstProblem problem = batch_.At(b);
-    const Network network{problem, batch_.rules};
+    const Network network(problem, batch_.rules);
     const bool in_batch = Total(Candidates(problem), parts_) >= batch_.rules.batch_threshold;
     uint32_t fires = 0;
     ForTiles(SpanOf(part), [&](Span tile) { fires += network.Advance(tile, in_batch); });
@@ -138,7 +138,7 @@ class Burst {
   // The last part pads what the last burst listed beyond.
   void List(int64_t b, int64_t part) {
     const BurstProblem problem = batch_.At(b);
-    Network{problem, batch_.rules}.List(SpanOf(part), Total(Fires(problem), part));
+    ListFires(problem, SpanOf(part), Total(Fires(problem), part));
     if (part + 1 < parts_) return;
     for (int64_t i = Total(Fires(problem), parts_); i < problem.NumFired(); ++i) {
       problem.indices[i] = static_cast<int32_t>(problem.num_neurons);

@@ -29,6 +29,7 @@ struct BurstOperands {
   In<ffi::F32> threshold, threshold_limit, leak, excitability;
   In<ffi::U16> refractory_period, fire_limit, snooze;
   In<ffi::PRED> accumulates;
+  In<ffi::U16> kind;
   In<ffi::S32> indptr, synapses;
   ffi::AnyBuffer weights;
   In<ffi::PRED> is_driven;
@@ -66,6 +67,7 @@ struct BurstOperands {
         .Arg<In<ffi::S32>>()
         .Arg<In<ffi::F32>>().Arg<In<ffi::F32>>().Arg<In<ffi::F32>>().Arg<In<ffi::F32>>()
         .Arg<In<ffi::U16>>().Arg<In<ffi::U16>>().Arg<In<ffi::U16>>().Arg<In<ffi::PRED>>()
+        .Arg<In<ffi::U16>>()
         .Arg<In<ffi::S32>>().Arg<In<ffi::S32>>().Arg<ffi::AnyBuffer>().Arg<In<ffi::PRED>>()
         .Arg<In<ffi::S32>>().Arg<In<ffi::F32>>().Arg<In<ffi::S32>>()
         .Arg<In<ffi::F32>>().Arg<In<ffi::PRED>>().Arg<In<ffi::U32>>()
@@ -158,20 +160,29 @@ struct BurstOperands {
     return true;
   }
 
+  bool MapNeurons(BurstBatch* batch, int64_t n) {
+    BurstNeurons& neurons = batch->first.neurons;
+    const int64_t rows = threshold.dimensions().back();
+    if (!MapOptional(kind, n, &neurons.kind, &batch->kind)) return false;
+    if (neurons.kind == nullptr ? rows != n : rows < 1 || rows > kMaxKinds) return false;
+    neurons.num_kinds = static_cast<uint32_t>(rows);
+    return MapOne(area, 1, rows, &neurons.area, &batch->area) &&
+           MapOne(threshold, 1, rows, &neurons.threshold, &batch->threshold) &&
+           MapOne(threshold_limit, 1, rows, &neurons.threshold_limit, &batch->threshold_limit) &&
+           MapOne(leak, 1, rows, &neurons.leak, &batch->leak) &&
+           MapOne(excitability, 1, rows, &neurons.excitability, &batch->excitability) &&
+           MapOne(refractory_period, 1, rows, &neurons.refractory_period,
+                  &batch->refractory_period) &&
+           MapOne(fire_limit, 1, rows, &neurons.fire_limit, &batch->fire_limit) &&
+           MapOne(snooze, 1, rows, &neurons.snooze, &batch->snooze) &&
+           MapOne(accumulates, 1, rows, &neurons.accumulates, &batch->accumulates);
+  }
+
   bool MapShared(BurstBatch* batch) {
     const int64_t n = inputs->dimensions().back(), room = injected.dimensions().back();
     BurstProblem& first = batch->first;
-    BurstNeurons& neurons = first.neurons;
     first.injected.count = room;
-    return MapOne(area, 1, n, &neurons.area, &batch->area) &&
-           MapOne(threshold, 1, n, &neurons.threshold, &batch->threshold) &&
-           MapOne(threshold_limit, 1, n, &neurons.threshold_limit, &batch->threshold_limit) &&
-           MapOne(leak, 1, n, &neurons.leak, &batch->leak) &&
-           MapOne(excitability, 1, n, &neurons.excitability, &batch->excitability) &&
-           MapOne(refractory_period, 1, n, &neurons.refractory_period, &batch->refractory_period) &&
-           MapOne(fire_limit, 1, n, &neurons.fire_limit, &batch->fire_limit) &&
-           MapOne(snooze, 1, n, &neurons.snooze, &batch->snooze) &&
-           MapOne(accumulates, 1, n, &neurons.accumulates, &batch->accumulates) &&
+    return MapNeurons(batch, n) &&
            MapOne(injected, 1, room, &first.injected.indices, &batch->injected) &&
            MapOne(injections, 1, room, &first.injected.values, &batch->injections) &&
            MapOne(num_injected, 0, 1, &first.num_injected, &batch->num_injected) &&

@@ -9,18 +9,28 @@
 
 namespace brainjax {
 
+constexpr int64_t kMaxKinds = 65536;   // that a kind can tell apart
 constexpr uint32_t kMaxCount = 65535;   // where counts saturate
 constexpr uint32_t kUnlimited = 65535;  // fires in a row: as 0, no limit
 constexpr float kAlways = 0.999f;       // excitability from which on nothing is drawn
 
 // Parameters and membranes of one network, as in burst_neurons.py.
 struct BurstNeurons {
+  const uint16_t* kind;  // null: each its own row
+  uint32_t num_kinds;    // rows of the parameters, at least 1
   const int32_t* area;
   const float *threshold, *threshold_limit, *leak, *excitability;
   const uint16_t *refractory_period, *fire_limit, *snooze;
   const bool* accumulates;
   float* potential;
   uint16_t *countdown, *fire_count;
+
+  // The row of the parameters that holds those of a neuron: the last one for kinds beyond it.
+  BRAINJAX_NUMBER_FUNCTION uint32_t Row(uint32_t id) const {
+    if (kind == nullptr) return id;
+    const uint32_t row = kind[id];
+    return row < num_kinds ? row : num_kinds - 1;
+  }
 };
 
 // What is the same for all neurons of a burst.
@@ -58,9 +68,9 @@ struct Limits {
   float threshold_limit, excitability;
   uint32_t refractory_period, snooze;
 
-  BRAINJAX_NUMBER_FUNCTION static Limits Load(const BurstNeurons& neurons, uint32_t id) {
-    return {neurons.threshold_limit[id], neurons.excitability[id], neurons.refractory_period[id],
-            neurons.snooze[id]};
+  BRAINJAX_NUMBER_FUNCTION static Limits Load(const BurstNeurons& neurons, uint32_t row) {
+    return {neurons.threshold_limit[row], neurons.excitability[row],
+            neurons.refractory_period[row], neurons.snooze[row]};
   }
 };
 
@@ -77,9 +87,10 @@ struct Candidate {
   float threshold, leak;
   uint32_t countdown, fire_count, fire_limit;
 
-  BRAINJAX_NUMBER_FUNCTION static Candidate Load(const BurstNeurons& neurons, uint32_t id) {
-    return {neurons.potential[id], neurons.threshold[id],  neurons.leak[id],
-            neurons.countdown[id], neurons.fire_count[id], neurons.fire_limit[id]};
+  BRAINJAX_NUMBER_FUNCTION static Candidate Load(const BurstNeurons& neurons, uint32_t id,
+                                                 uint32_t row) {
+    return {neurons.potential[id], neurons.threshold[row],  neurons.leak[row],
+            neurons.countdown[id], neurons.fire_count[id], neurons.fire_limit[row]};
   }
 
   BRAINJAX_NUMBER_FUNCTION bool MayFire(float input) const {

@@ -36,6 +36,23 @@ struct Span {
   bool Holds(int64_t id) const { return first <= id && id < last; }
 };
 
+// Whether neurons share a row of the parameters, as those of an area mostly do.
+inline bool ShareRow(const BurstNeurons& neurons, Span span) {
+  if (neurons.kind == nullptr) return span.last - span.first == 1;
+  uint32_t differs = 0;
+  for (int64_t j = span.first; j < span.last; ++j) {
+    differs |= neurons.kind[j] ^ neurons.kind[span.first];
+  }
+  return differs == 0;
+}
+
+// Whether potentials may have to be set to 0 at the start of a burst.
+inline bool MayReset(const BurstNeurons& neurons, const BurstRules& rules) {
+  if (rules.keeps_residues) return false;
+  return neurons.kind == nullptr ||
+         std::memchr(neurons.accumulates, 0, neurons.num_kinds) != nullptr;
+}
+
 // Calls visit(id) for every flag that is set in the span, in ascending order.
 template <typename Visit>
 void ForFlags(const bool* flags, Span span, const Visit& visit) {
@@ -70,10 +87,20 @@ struct Staging {
       if (tile.Holds(*id)) Add(*id - tile.first, injected.values[id - injected.indices]);
     }
     if (tile.Holds(rules.power_neuron)) Add(rules.power_neuron - tile.first, *problem.power);
-    for (int64_t j = tile.first; tires && j < tile.last; ++j) {
-      if (problem.neurons.area[j] == rules.fatigue_area) Add(j - tile.first, *problem.power);
-    }
+    if (tires) AddFatigue(problem, rules, tile);
     return true;
+  }
+
+ private:
+  void AddFatigue(const BurstProblem& problem, const BurstRules& rules, Span tile) {
+    const BurstNeurons& neurons = problem.neurons;
+    const auto is_tired = [&](int64_t j) {
+      return neurons.area[neurons.Row(static_cast<uint32_t>(j))] == rules.fatigue_area;
+    };
+    if (ShareRow(neurons, tile) && !is_tired(tile.first)) return;
+    for (int64_t j = tile.first; j < tile.last; ++j) {
+      if (is_tired(j)) Add(j - tile.first, *problem.power);
+    }
   }
 
   void Add(int64_t place, float amount) {
@@ -86,6 +113,10 @@ struct Staging {
 struct Network {
   const BurstProblem& problem;
   const BurstRules& rules;
+  bool may_reset;
+
+  Network(const BurstProblem& problem, const BurstRules& rules)
+      : problem(problem), rules(rules), may_reset(MayReset(problem.neurons, rules)) {}
 
   // Writes inputs and candidates of a tile.
   void Collect(Span tile) const {
@@ -114,18 +145,19 @@ struct Network {
   // Lets the candidates of a tile fire or leak; returns how many fire.
   uint32_t Advance(Span tile, bool in_batch) const {
     const BurstNeurons& neurons = problem.neurons;
-    if (!rules.keeps_residues) Reset(tile);
+    if (may_reset) Reset(tile);
     std::fill(problem.fires + tile.first / kBurstWord,
               problem.fires + (tile.last + kBurstWord - 1) / kBurstWord, 0u);
     const uint32_t burst = *problem.burst;
     uint32_t fires = 0;
     ForFlags(problem.candidates, tile, [&](int64_t id) {
       const uint32_t j = static_cast<uint32_t>(id);
-      const Candidate candidate = Candidate::Load(neurons, j);
+      const uint32_t row = neurons.Row(j);
+      const Candidate candidate = Candidate::Load(neurons, j, row);
       const float input = problem.inputs[j];
       const Outcome outcome =
           candidate.MayFire(input)
-              ? candidate.Try(Limits::Load(neurons, j), rules, j, input, burst, in_batch)
+              ? candidate.Try(Limits::Load(neurons, row), rules, j, input, burst, in_batch)
               : candidate.Stay(input);
       neurons.potential[j] = outcome.potential;
       neurons.countdown[j] = static_cast<uint16_t>(outcome.countdown);
@@ -136,21 +168,22 @@ struct Network {
     return fires;
   }
 
-  // Lists who fires in a span, from a place of the list on, and puts them at 0.
-  void List(Span span, int64_t place) const {
-    for (int64_t word = span.first; word < span.last; word += kBurstWord) {
-      for (uint32_t bits = problem.fires[word / kBurstWord]; bits != 0; bits &= bits - 1) {
-        const int64_t id = word + __builtin_ctz(bits);
-        problem.indices[place] = static_cast<int32_t>(id);
-        problem.values[place++] = problem.neurons.potential[id];
-        problem.neurons.potential[id] = 0.0f;
-      }
-    }
-  }
-
  private:
   // Potentials that do not accumulate are 0 at the start of a burst.
   void Reset(Span tile) const {
+    const BurstNeurons& neurons = problem.neurons;
+    if (neurons.kind == nullptr) return ResetEach(tile);
+    const auto is_kept = [&](int64_t j) {
+      return neurons.accumulates[neurons.Row(static_cast<uint32_t>(j))];
+    };
+    if (ShareRow(neurons, tile) && is_kept(tile.first)) return;
+    for (int64_t j = tile.first; j < tile.last; ++j) {
+      neurons.potential[j] = is_kept(j) ? neurons.potential[j] : 0.0f;
+    }
+  }
+
+  // Where each neuron has its own flag.
+  void ResetEach(Span tile) const {
     constexpr uint64_t kAll = 0x0101010101010101u;
     const bool* accumulates = problem.neurons.accumulates;
     float* potential = problem.neurons.potential;
@@ -165,6 +198,18 @@ struct Network {
     for (; j < tile.last; ++j) potential[j] = accumulates[j] ? potential[j] : 0.0f;
   }
 };
+
+// Lists who fires in a span, from a place of the list on, and puts them at 0.
+inline void ListFires(const BurstProblem& problem, Span span, int64_t place) {
+  for (int64_t word = span.first; word < span.last; word += kBurstWord) {
+    for (uint32_t bits = problem.fires[word / kBurstWord]; bits != 0; bits &= bits - 1) {
+      const int64_t id = word + __builtin_ctz(bits);
+      problem.indices[place] = static_cast<int32_t>(id);
+      problem.values[place++] = problem.neurons.potential[id];
+      problem.neurons.potential[id] = 0.0f;
+    }
+  }
+}
 
 }  // namespace brainjax
 
