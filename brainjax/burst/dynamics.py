@@ -64,13 +64,15 @@ def init(config: Config, params: Params, key: Array) -> State:
 
     Raises:
         ValueError: the parameters have another size than the config says.
+        TypeError: the kinds of the neurons are not uint16.
 
     Cost: 21 bytes per neuron, beside the ledger, what is delayed and a copy of plastic weights.
     Determinism: the same on every platform.
     """
     n, mappings = config.num_neurons, len(config.mappings)
-    got = params.neurons.threshold.shape[-1]
+    got = params.neurons.num_neurons
     require(got == n, "neurons of params", f"num_neurons={n}", got)
+    params.neurons.check(n)
     for name in ("potentiation", "depression"):
         shape = jnp.shape(getattr(params, name))
         require(shape in ((), (mappings,)), f"shape of {name}", f"() or ({mappings},)", shape)

@@ -98,7 +98,7 @@ def connect(
     Cost: sorts the synapses, on the host. A bidirectional mapping takes the memory of a synapse for
         each pair of neurons of its areas.
     """
-    area = np.asarray(neurons.area)
+    area = np.asarray(neurons.of_each(neurons.area))
     columns = pre, post, weight, strength, inhibitory, delay
     edges = _with_absent(config, area, _checked(config, area, *columns))
     targets = (edges.delay - 1) * config.num_neurons + edges.post

@@ -58,7 +58,7 @@ def burst_core(
 
     Args:
         rules: what is the same for all neurons and bursts.
-        neurons: parameters.
+        neurons: parameters, of each or by kind.
         synapses: from neurons onto neurons, for each unit of what is sent; no row at all where
             everything that arrives is in `arrivals`.
         is_driven: whose spike sends the potential at firing, kept to [0, rules.strength_limit],
@@ -81,8 +81,9 @@ def burst_core(
         to the length of the last one; what is beyond both stays as it was given.
 
     Raises:
-        ValueError: there are no neurons, or `fired` has not one entry for each.
-        TypeError: the weights are neither float32 nor uint8.
+        ValueError: there are no neurons, `fired` has not one entry for each, or the arrays of
+            `neurons` do not fit.
+        TypeError: the weights are neither float32 nor uint8, or the kinds not uint16.
         RuntimeError: `backend` is "kernel" and none can run.
 
     Cost: the synapses of the neurons that fired; 17 bytes per neuron, and 21 more per candidate. A
@@ -93,9 +94,10 @@ def burst_core(
     Source: feagi-core 0.0.1-beta.18, its CPU burst engine.
     """
     propagation.check(synapses, backend)
-    num_neurons = neurons.threshold.shape[0]
+    num_neurons = membranes.potential.shape[0]
     if num_neurons == 0:
         raise ValueError("neurons must be at least 1; got 0")
+    neurons.check(num_neurons)
     if fired.indices.shape != (num_neurons,):
         raise ValueError(
             f"fired must have one entry for each of the {num_neurons} neurons; "
@@ -139,6 +141,7 @@ def burst_core_reference(
 
     Cost: the synapses of the neurons that fired, twice, and about 150 bytes per neuron.
     """
+    neurons = neurons.spread()
     sums, reached = _arriving(rules, synapses, is_driven, fired, arrivals)
     # A power of two: this product is exact, and may be fused with the sum that it feeds.
     received = sums.astype(jnp.float32) * 2.0**-synapses.fraction_bits
@@ -278,6 +281,7 @@ def _operands(shared, rank):
 
     return (
         *jax.tree.leaves(neurons),
+        *((absent(jnp.uint16),) if neurons.kind is None else ()),
         synapses.indptr,
         synapses.indices,
         absent(bool) if synapses.weights is None else synapses.weights,

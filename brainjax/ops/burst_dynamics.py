@@ -46,7 +46,7 @@ def collect(
 
     Args:
         rules: the power neuron and the fatigue area.
-        neurons: for the area of each.
+        neurons: for the area of each, with a row for each.
         injected: ids in ascending order, which may repeat, and what each entry injects.
         power: in the unit of the thresholds.
         fatigued: whether the fatigue area receives the power.
@@ -121,7 +121,7 @@ def advance(
 
     Args:
         rules: parts of the semantics.
-        neurons: parameters.
+        neurons: parameters, with a row for each.
         membranes: before the burst, potentials that do not accumulate set to 0.
         inputs: sum that each candidate receives, in the unit of the thresholds.
         candidates: who receives anything, be it a sum of 0.

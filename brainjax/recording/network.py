@@ -24,9 +24,9 @@ def check_network(
     require(layout.num_neurons == n, "neurons of layout", n, layout.num_neurons)
     same = layout.areas == config.area_names
     require(same, "areas of layout", config.area_names, layout.areas)
-    shape = np.shape(params.neurons.area)
-    require(shape == (n,), "shape of the areas of params.neurons", f"({n},)", shape)
-    _check_same("area of layout", "that of params.neurons", layout.area, params.neurons.area)
+    area = np.asarray(params.neurons.of_each(params.neurons.area))
+    require(area.shape == (n,), "shape of the areas of params.neurons", f"({n},)", area.shape)
+    _check_same("area of layout", "that of params.neurons", layout.area, area)
 
 
 def check_recorded(
