@@ -22,13 +22,19 @@ KINDS = ("usual", "silent", "all fire", "cancelling", "driven", "arrivals", "no 
 LAST = 65_535
 
 
-def network(rng, n, kind="usual", *, fan_out=5, weights="float32", num_synapses=None):
+def network(
+    rng, n, kind="usual", *, fan_out=5, weights="float32", num_synapses=None, num_kinds=None
+):
     """Operands of `burst_core`, by name, in NumPy; thresholds lie among the potentials.
 
-    The last synapses have no row if `num_synapses` is more than there are rows for.
+    The last synapses have no row if `num_synapses` is more than there are rows for. With
+    `num_kinds`, neurons share rows of parameters, and some name a row beyond the last.
     """
+    neurons = _neurons(rng, n if num_kinds is None else num_kinds, kind)
     operands = {
-        "neurons": _neurons(rng, n, kind),
+        "neurons": neurons
+        if num_kinds is None
+        else neurons.replace(kind=_kinds(rng, n, num_kinds)),
         "synapses": _synapses(rng, n, kind, fan_out, weights, num_synapses),
         "is_driven": rng.random(n) < 0.5 if kind == "driven" else None,
         "membranes": _membranes(rng, n),
@@ -59,6 +65,22 @@ def _neurons(rng, n, kind):
         snooze=rng.choice([0, 1, 3, LAST], n).astype(np.uint16),
         accumulates=rng.random(n) < 0.7,
     )
+
+
+def _kinds(rng, n, num_kinds):
+    """In the first half of the network runs of a kind that fill tiles, in the second any."""
+    drawn = rng.integers(0, num_kinds + 2, n)
+    places = np.arange(n)
+    return np.where(places < n // 2, drawn[places // 600], drawn).astype(np.uint16)
+
+
+def spread(neurons):
+    """The same neurons with a row for each."""
+    rows = {name: values for name, values in vars(neurons).items() if name != "kind"}
+    if neurons.kind is None:
+        return ops.Neurons(**rows)
+    place = np.minimum(neurons.kind, len(neurons.threshold) - 1)
+    return ops.Neurons(**{name: values[place] for name, values in rows.items()})
 
 
 def _membranes(rng, n):
@@ -121,7 +143,8 @@ def _injected(rng, n, kind):
 
 def in_numpy(rules, operands):
     """What `burst_core` returns, from the description of the engine."""
-    n = operands["neurons"].threshold.size
+    operands = operands | {"neurons": spread(operands["neurons"])}
+    n = operands["membranes"].potential.size
     inputs, candidates = _collected(rules, operands, n)
     engine = _engine(rules, operands)
     if not rules.keeps_residues:
@@ -147,7 +170,7 @@ def in_numpy(rules, operands):
 def _engine(rules, operands):
     neurons, membranes = operands["neurons"], operands["membranes"]
     columns = ("pre", "post", "weight", "strength", "inhibitory", "delay")
-    fields = {name: column.tolist() for name, column in vars(neurons).items()}
+    fields = {name: values.tolist() for name, values in vars(neurons).items() if name != "kind"}
     engine = PlainEngine(
         Network(**fields, **{name: [] for name in columns}),
         strict=False,

@@ -221,6 +221,7 @@ OPS = {
             "no synapses": burst_case("no synapses"),
             "unit": burst_case("usual", weights="unit"),
             "uint8": burst_case("usual", weights="uint8"),
+            "kinds": burst_case("usual", num_kinds=5),
         },
         # Each brain has its own state, or its own injections.
         shared_axes=(

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from bursts import KINDS, RULES, in_numpy, network
+from bursts import KINDS, RULES, in_numpy, network, spread
 from helpers import (
     BACKENDS,
     assert_same_bits,
@@ -46,8 +46,12 @@ def draw(seed, n, kind="usual", **options):
 @each_rule
 @each_kind
 def test_a_burst_is_as_the_engine_says(kind, rules, backend):
-    for n, weights in ((1_000, "float32"), (33, "uint8")):
-        operands = draw(n, n, kind, weights=weights)
+    for n, weights, num_kinds in (
+        (1_000, "float32", None),
+        (1_200, "float32", 9),
+        (33, "uint8", 5),
+    ):
+        operands = draw(n, n, kind, weights=weights, num_kinds=num_kinds)
         assert_same_bits(advance(rules, operands, backend), in_numpy(rules, operands))
 
 
@@ -56,22 +60,25 @@ def test_a_burst_is_as_the_engine_says(kind, rules, backend):
     ("kind", "name"), [*zip(KINDS, itertools.cycle(RULES)), ("driven", "whole strengths")]
 )
 def test_every_backend_follows_the_engine(kind, name, backend):
-    operands = draw(2, 300, kind)
-    assert_same_bits(advance(RULES[name], operands, backend), in_numpy(RULES[name], operands))
+    for num_kinds in (None, 300):
+        operands = draw(2, 300, kind, num_kinds=num_kinds)
+        assert_same_bits(advance(RULES[name], operands, backend), in_numpy(RULES[name], operands))
 
 
 @each_kernel
 @pytest.mark.parametrize("n", SIZES)
 def test_every_size(n, backend):
     for place, (kind, rules) in enumerate(zip(KINDS, itertools.cycle(RULES.values()))):
-        operands = draw(place, n, kind, weights=("unit", "float32")[place % 2])
+        weights, num_kinds = ("unit", "float32")[place % 2], (None, 3)[place // 2 % 2]
+        operands = draw(place, n, kind, weights=weights, num_kinds=num_kinds)
         assert_same_bits(advance(rules, operands, backend), in_numpy(rules, operands))
 
 
 @each_kernel
+@pytest.mark.parametrize("num_kinds", [None, 65_536])
 @pytest.mark.parametrize("rules", [RULES["power and fatigue"], RULES["in batches of many"]])
-def test_threads_share_a_network(rules, backend):
-    operands = draw(1, 70_001)
+def test_threads_share_a_network(rules, num_kinds, backend):
+    operands = draw(1, 70_001, num_kinds=num_kinds)
     expected = on_cpu(functools.partial(advance, rules, backend="reference"), operands)
     assert_same_bits(advance(rules, operands, backend), expected)
 
@@ -131,10 +138,11 @@ def test_padding_of_the_list(backend):
 
 
 @each_backend
-@pytest.mark.parametrize("name", ["regular", "in batches of many"])
-def test_batch_is_a_loop(name, backend):
+@pytest.mark.parametrize("num_kinds", [None, 6])
+@pytest.mark.parametrize("name", ["power and fatigue", "in batches of many"])
+def test_batch_is_a_loop(name, num_kinds, backend):
     """State, drive and parameters of their own, in turn; synapses of all."""
-    rules, cases = RULES[name], [draw(seed, 1_100) for seed in range(4)]
+    rules, cases = RULES[name], [draw(seed, 1_100, num_kinds=num_kinds) for seed in range(4)]
     shared = {"synapses": cases[0]["synapses"], "is_driven": cases[0]["is_driven"]}
     own = {"membranes": 0, "fired": 0, "injected": 0}
     for also in ({}, {"neurons": 0, "power": 0, "fatigued": 0, "burst": 0}):
@@ -145,6 +153,36 @@ def test_batch_is_a_loop(name, backend):
         for place, case in enumerate(cases):
             alone = {**cases[0], **{key: case[key] for key in own | also}, **shared}
             assert_same_bits(at(together, place), in_numpy(rules, alone))
+
+
+@each_backend
+@pytest.mark.parametrize("own", ["threshold", "kind"])
+def test_batch_of_a_part_of_the_parameters(own, backend):
+    """Thresholds of the same kinds, or other kinds with the same thresholds."""
+    rules, cases = RULES["power and fatigue"], [draw(seed, 600, num_kinds=5) for seed in range(3)]
+    neurons = cases[0]["neurons"]
+    alone = [
+        cases[0] | {"neurons": neurons.replace(**{own: getattr(case["neurons"], own)})}
+        for case in cases
+    ]
+    whole = np.stack([getattr(case["neurons"], own) for case in cases])
+    axes = dict.fromkeys(cases[0]) | {"neurons": jax.tree.map(lambda _: None, neurons)}
+    axes["neurons"] = axes["neurons"].replace(**{own: 0})
+    operands = cases[0] | {"neurons": neurons.replace(**{own: whole})}
+    together = jax.vmap(functools.partial(advance, rules, backend=backend), (axes,))(operands)
+    for place, case in enumerate(alone):
+        assert_same_bits(at(together, place), in_numpy(rules, case))
+
+
+@each_backend
+def test_kinds_and_rows_of_each_have_the_same_bits(backend):
+    for name, num_kinds in (("power and fatigue", 4), ("residues", 700), ("in batches", 1)):
+        operands = draw(6, 700, num_kinds=num_kinds)
+        each = operands | {"neurons": operands["neurons"].spread()}
+        assert each["neurons"].kind is None
+        assert_same_bits(each["neurons"], spread(operands["neurons"]))
+        results = [advance(RULES[name], given, backend) for given in (operands, each)]
+        assert_same_bits(*results)
 
 
 @each_kernel
@@ -213,6 +251,27 @@ def test_wrong_operands_are_refused():
         ops.burst_core(RULES["regular"], **operands | {"synapses": half})
 
 
+def test_kinds_that_do_not_fit_are_refused():
+    operands = jax.device_put(draw(9, 20, num_kinds=3))
+    few, each = operands["neurons"], operands["neurons"].spread()
+    many = jnp.zeros(65_537, jnp.float32)
+    zeros = {name: jnp.zeros(65_537, values.dtype) for name, values in vars(few).items()}
+    for neurons, error, message in (
+        (few.replace(kind=few.kind[:10]), ValueError, r"kind must be \(20,\), the neurons; got"),
+        (few.replace(kind=few.kind.astype(jnp.int32)), TypeError, "must be uint16; got int32"),
+        (few.replace(leak=few.leak[:2]), ValueError, "length of leak must be 3, that of thr"),
+        (each.replace(leak=each.leak[:2]), ValueError, "leak must be 20, the neurons, without k"),
+        (
+            few.replace(threshold=many[:0]),
+            ValueError,
+            "kinds of neurons must be in 1..65536; got 0",
+        ),
+        (few.replace(**zeros | {"kind": few.kind}), ValueError, "in 1..65536; got 65537"),
+    ):
+        with pytest.raises(error, match=message):
+            ops.burst_core(RULES["regular"], **operands | {"neurons": neurons})
+
+
 @pytest.mark.skipif(
     "cuda" not in ops.backend.platforms_with(HANDLER), reason="the CUDA kernels are not built"
 )
@@ -230,7 +289,7 @@ GPU_SIZES = (1, 31, 33, 511, 512, 513, 8_193, 262_144, 262_145, 264_193, 1_000_0
 
 def assert_gpu_equals_cpu(rules, operands):
     """The plain loops where they take less time than a compilation."""
-    if operands["neurons"].threshold.size < 10_000:
+    if operands["membranes"].potential.size < 10_000:
         expected = in_numpy(rules, operands)
     else:
         expected = on_cpu(functools.partial(advance, rules, backend="reference"), operands)
@@ -246,7 +305,9 @@ def test_gpu_sizes(n, rules):
     first = list(RULES.values()).index(rules) + GPU_SIZES.index(n)
     for place in (first, first + 4):
         kind, weights = KINDS[place % len(KINDS)], ("unit", "float32", "uint8")[place % 3]
-        assert_gpu_equals_cpu(rules, draw(place, n, kind, weights=weights))
+        num_kinds = (None, 11)[(place + place // 4) % 2]
+        operands = draw(place, n, kind, weights=weights, num_kinds=num_kinds)
+        assert_gpu_equals_cpu(rules, operands)
 
 
 @pytest.mark.gpu
@@ -261,9 +322,10 @@ def test_gpu_sorts_what_arrives(weights, kind, monkeypatch):
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("num_kinds", [None, 11])
 @pytest.mark.parametrize("name", ["power and fatigue", "in batches of many"])
-def test_gpu_batches(name):
-    cases = [draw(seed, 3_000) for seed in range(5)]
+def test_gpu_batches(name, num_kinds):
+    cases = [draw(seed, 3_000, num_kinds=num_kinds) for seed in range(5)]
     own = {"membranes": 0, "fired": 0, "injected": 0, "power": 0, "fatigued": 0}
     axes = dict.fromkeys(cases[0]) | own
     operands = {**cases[0], **stacked([{key: case[key] for key in own} for case in cases])}
@@ -280,6 +342,6 @@ def test_wrong_rules_and_networks_are_errors():
         with pytest.raises(ValueError, match=f"{name} must be None or at least 0; got -1"):
             ops.BurstRules(**{name: -1})
     nobody = draw(0, 1)
-    nobody["neurons"] = jax.tree.map(lambda leaf: leaf[:0], nobody["neurons"])
+    nobody["membranes"] = jax.tree.map(lambda leaf: leaf[:0], nobody["membranes"])
     with pytest.raises(ValueError, match="neurons must be at least 1; got 0"):
         advance(RULES["regular"], nobody)
