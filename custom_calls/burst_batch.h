@@ -24,7 +24,7 @@ struct BurstProblem {
   const bool* is_driven;    // null: every spike sends 1
   const int32_t* arriving;  // null: nothing
   const bool* reached;
-  float* inputs;
+  float* inputs;            // null, as candidates: neither kept nor needed
   bool* candidates;
   uint32_t* fires;
   float* sent;         // by each that fired, if some are driven; scratch, as are all below
@@ -117,8 +117,10 @@ struct BurstBatch {
     add(element.arriving, arriving);
     add(element.reached, reached);
     if (element.is_driven != nullptr) element.sent += b * n;
-    element.inputs += b * n;
-    element.candidates += b * n;
+    if (element.inputs != nullptr) {
+      element.inputs += b * n;
+      element.candidates += b * n;
+    }
     element.fires += b * num_words;
     element.sums += b * n;
     if (element.tallies != nullptr) element.tallies += b * n;

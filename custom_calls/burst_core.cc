@@ -114,12 +114,14 @@ class Burst {
         {static_cast<uint32_t>(span.first), static_cast<uint32_t>(span.last - span.first)},
         MarkingAdder{reinterpret_cast<uint32_t*>(problem.sums), problem.cancelled});
     uint32_t candidates = 0, fires = 0;
+    ReceivedTile room;
     ForTiles(span, [&](Span tile) {
-      network.Collect(tile);
+      const Received received = room.Of(problem, tile);
+      network.Collect(tile, received);
       if (advances) {
-        fires += network.Advance(tile, false);
+        fires += network.Advance(tile, received, false);
       } else {
-        ForFlags(problem.candidates, tile, [&](int64_t) { ++candidates; });
+        ForFlags(received.candidates, tile.last - tile.first, [&](int64_t) { ++candidates; });
       }
     });
     Candidates(problem)[part] = candidates;
@@ -131,7 +133,10 @@ class Burst {
     const Network network(problem, batch_.rules);
     const bool in_batch = Total(Candidates(problem), parts_) >= batch_.rules.batch_threshold;
     uint32_t fires = 0;
-    ForTiles(SpanOf(part), [&](Span tile) { fires += network.Advance(tile, in_batch); });
+    ForTiles(SpanOf(part), [&](Span tile) {
+      const Received received{problem.inputs + tile.first, problem.candidates + tile.first};
+      fires += network.Advance(tile, received, in_batch);
+    });
     Fires(problem)[part] = fires;
   }
 

@@ -92,7 +92,7 @@ struct BurstOperands {
     batch->rules = {std::ldexp(1.0f, -static_cast<int>(fraction_bits)), strength_limit,
                     whole_strength, power_neuron, fatigue_area, batch_threshold, keeps_residues,
                     unlimited_block};
-    batch->size = BatchSize(inputs->dimensions(), 1);
+    batch->size = BatchSize(potential.dimensions(), 1);
     batch->num_words = (n + kBurstWord - 1) / kBurstWord;
     batch->stride = words->dimensions().back();
     if (n >= kMaxNeurons || !HasSizes(*batch, n)) {
@@ -135,7 +135,7 @@ struct BurstOperands {
     return Holds(*sent, is_sent ? all : 0) && Holds(potential, all) && Holds(countdown, all) &&
            Holds(fire_count, all) &&
            Holds(indices, all) && Holds(values, all) && Holds(count, batch.size) &&
-           Holds(*inputs, all) && Holds(*candidates, all) && Holds(*sums, all) &&
+           HasCollected(all) && Holds(*sums, all) &&
            Holds(*tallies, sort_from > 0 ? 0 : 2 * all) &&
            Holds(*fires, batch.size * batch.num_words) &&
            batch.stride == batch.ScratchWords() && Holds(*words, batch.size * batch.stride) &&
@@ -143,11 +143,17 @@ struct BurstOperands {
                  batch.size * propagation_scratch->dimensions().back());
   }
 
+  // Inputs and candidates are there if they are kept, and between the two passes that count them.
+  bool HasCollected(int64_t all) {
+    const bool are_kept = inputs->dimensions().back() > 0 || batch_threshold >= 0;
+    return Holds(*inputs, are_kept ? all : 0) && Holds(*candidates, are_kept ? all : 0);
+  }
+
   template <typename Buffer, typename T>
   bool MapOne(const Buffer& buffer, int core_rank, int64_t length, const T** first,
               BatchOffsets* offsets) {
     *first = buffer.typed_data();
-    return MapBatch(buffer.dimensions(), core_rank, inputs->dimensions(), 1, offsets) &&
+    return MapBatch(buffer.dimensions(), core_rank, potential.dimensions(), 1, offsets) &&
            (core_rank == 0 || buffer.dimensions().back() == length);
   }
 
@@ -179,7 +185,7 @@ struct BurstOperands {
   }
 
   bool MapShared(BurstBatch* batch) {
-    const int64_t n = inputs->dimensions().back(), room = injected.dimensions().back();
+    const int64_t n = potential.dimensions().back(), room = injected.dimensions().back();
     BurstProblem& first = batch->first;
     first.injected.count = room;
     return MapNeurons(batch, n) &&
@@ -201,8 +207,10 @@ struct BurstOperands {
     first.neurons.countdown = new_countdown->typed_data();
     first.neurons.fire_count = new_fire_count->typed_data();
     first.sent = sent->typed_data();
-    first.inputs = inputs->typed_data();
-    first.candidates = candidates->typed_data();
+    if (inputs->dimensions().back() > 0) {
+      first.inputs = inputs->typed_data();
+      first.candidates = candidates->typed_data();
+    }
     first.fires = fires->typed_data();
     first.sums = sums->typed_data();
     first.cancelled = words->typed_data();

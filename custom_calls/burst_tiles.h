@@ -53,19 +53,19 @@ inline bool MayReset(const BurstNeurons& neurons, const BurstRules& rules) {
          std::memchr(neurons.accumulates, 0, neurons.num_kinds) != nullptr;
 }
 
-// Calls visit(id) for every flag that is set in the span, in ascending order.
+// Calls visit(place) for every flag that is set, in ascending order.
 template <typename Visit>
-void ForFlags(const bool* flags, Span span, const Visit& visit) {
-  int64_t id = span.first;
-  for (; id + kFlags <= span.last; id += kFlags) {
+void ForFlags(const bool* flags, int64_t count, const Visit& visit) {
+  int64_t first = 0;
+  for (; first + kFlags <= count; first += kFlags) {
     uint64_t bytes;
-    std::memcpy(&bytes, flags + id, sizeof(bytes));
-    for (int64_t place = 0; bytes != 0; ++place, bytes >>= kFlags) {
-      if (bytes & 1) visit(id + place);
+    std::memcpy(&bytes, flags + first, sizeof(bytes));
+    for (int64_t place = first; bytes != 0; ++place, bytes >>= kFlags) {
+      if (bytes & 1) visit(place);
     }
   }
-  for (; id < span.last; ++id) {
-    if (flags[id]) visit(id);
+  for (; first < count; ++first) {
+    if (flags[first]) visit(first);
   }
 }
 
@@ -109,6 +109,23 @@ struct Staging {
   }
 };
 
+// What the neurons of a tile receive, and who receives anything.
+struct Received {
+  float* inputs;
+  bool* candidates;
+};
+
+// Room for a tile of that, where the burst does not keep it.
+struct ReceivedTile {
+  float inputs[kBurstTile];
+  bool candidates[kBurstTile];
+
+  Received Of(const BurstProblem& problem, Span tile) {
+    if (problem.inputs == nullptr) return {inputs, candidates};
+    return {problem.inputs + tile.first, problem.candidates + tile.first};
+  }
+};
+
 // One network of the batch.
 struct Network {
   const BurstProblem& problem;
@@ -118,12 +135,11 @@ struct Network {
   Network(const BurstProblem& problem, const BurstRules& rules)
       : problem(problem), rules(rules), may_reset(MayReset(problem.neurons, rules)) {}
 
-  // Writes inputs and candidates of a tile.
-  void Collect(Span tile) const {
+  // Adds up what the neurons of a tile receive.
+  void Collect(Span tile, const Received& received) const {
     const int64_t count = tile.last - tile.first;
     const int32_t* sums = problem.sums + tile.first;
-    float* inputs = problem.inputs + tile.first;
-    bool* candidates = problem.candidates + tile.first;
+    const auto [inputs, candidates] = received;
     if (problem.arriving == nullptr) {
       Receive(sums, count, rules.unit, inputs, candidates);
     } else {
@@ -143,18 +159,18 @@ struct Network {
   }
 
   // Lets the candidates of a tile fire or leak; returns how many fire.
-  uint32_t Advance(Span tile, bool in_batch) const {
+  uint32_t Advance(Span tile, const Received& received, bool in_batch) const {
     const BurstNeurons& neurons = problem.neurons;
     if (may_reset) Reset(tile);
     std::fill(problem.fires + tile.first / kBurstWord,
               problem.fires + (tile.last + kBurstWord - 1) / kBurstWord, 0u);
     const uint32_t burst = *problem.burst;
     uint32_t fires = 0;
-    ForFlags(problem.candidates, tile, [&](int64_t id) {
-      const uint32_t j = static_cast<uint32_t>(id);
+    ForFlags(received.candidates, tile.last - tile.first, [&](int64_t place) {
+      const uint32_t j = static_cast<uint32_t>(tile.first + place);
       const uint32_t row = neurons.Row(j);
       const Candidate candidate = Candidate::Load(neurons, j, row);
-      const float input = problem.inputs[j];
+      const float input = received.inputs[place];
       const Outcome outcome =
           candidate.MayFire(input)
               ? candidate.Try(Limits::Load(neurons, row), rules, j, input, burst, in_batch)
