@@ -12,8 +12,8 @@ from _case import ROTATED_BYTES, Case, same_bits
 from brainjax import burst, metrics, ops, simulation, timing
 
 # Bytes that a burst must move: of an injection, of a synapse that carries a spike, and of a
-# candidate, whose parameters are read and whose state is read and written.
-_INJECTION, _SYNAPSE, _CANDIDATE = 8, 8, 39
+# candidate, whose kind is read and whose state is read and written.
+_INJECTION, _SYNAPSE, _CANDIDATE = 8, 8, 18
 # Injected neurons fire, and nobody else ever gets near: a sum of weights is below 2^-8.
 _POTENTIAL, _THRESHOLD, _LEAK, _FRACTION_BITS = 2.0, 1.0, 0.25, 20
 _WEIGHT = 2.0**-_FRACTION_BITS
@@ -107,12 +107,12 @@ def _equal_bursts(net, candidates):
     """Two bursts with kernels and without; who fires and how many receive anything is known."""
     few = jax.tree.map(lambda leaf: leaf[:2], net.drives)
 
-    def run(config):
+    def run(**changes):
+        config = dataclasses.replace(net.config, keeps_inputs=True, **changes)
         state = burst.init(config, net.params, _KEY)
         return simulation.simulate(burst.step, config, net.params, state, few)[0]
 
-    ours = run(net.config)
-    reference = run(dataclasses.replace(net.config, backend="reference"))
+    ours, reference = run(), run(backend="reference")
     fired = np.asarray(ours.fired.indices)[: int(ours.fired.count)]
     counted = int(ours.candidates.sum()) == candidates
     left = [(each.membranes, each.fired, each.inputs) for each in (ours, reference)]

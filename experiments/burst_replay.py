@@ -108,7 +108,9 @@ def _record(settings):
 def _replay(arrays, backend, brains, measured):
     """The records of all bursts, [bursts, brains, ...], by the names of the recording."""
     network = network_of(arrays)
-    config, params = connectomes.to_burst(network, strict_feagi=True, backend=backend)
+    config, params = connectomes.to_burst(
+        network, strict_feagi=True, keeps_inputs=True, backend=backend
+    )
     keys = jax.random.split(jax.random.key(0), brains)
     states = jax.vmap(functools.partial(burst.init, config, params))(keys)
     _, records = simulate(
@@ -132,7 +134,7 @@ def _observed(state):
         "fcl": state.candidates,
         "fcl_p": state.inputs,
         "fired": burst.fires(state),
-        "fired_mp": ops.active_set.to_dense(state.fired, state.inputs.size),
+        "fired_mp": ops.active_set.to_dense(state.fired, state.membranes.potential.size),
         **{name: getattr(state.membranes, field) for name, field in STATES.items()},
         **({} if state.weights is None else {"w": state.weights}),
     }

@@ -659,7 +659,7 @@ def test_golden_connectome_becomes_a_brain(name):
     network = connectomes.read(golden_genomes.connectome(name))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "(leak|excitability) of area .* and kept")
-        config, params = connectomes.to_burst(network, legacy_units="keep")
+        config, params = connectomes.to_burst(network, legacy_units="keep", keeps_inputs=True)
     state = connectomes.resume(network, burst.init(config, params, jax.random.key(0)))
     assert int(state.burst) == network.burst
     np.testing.assert_array_equal(state.membranes.fire_count, network.neurons.fire_count)

@@ -34,7 +34,7 @@ def brain():
     area = np.sort(rng.integers(0, 3, SIZE))
     layout = burst.Layout(("a", "b", "c"), area, rng.integers(0, 9, (SIZE, 3)))
     areas = [burst.Area(name, uniform=True) for name in layout.areas]
-    config = burst.Config(num_neurons=SIZE, areas=areas, power_neuron=7)
+    config = burst.Config(num_neurons=SIZE, areas=areas, power_neuron=7, keeps_inputs=True)
     cells = burst.populate(config, area, leak=0.25, refractory_period=1, fire_limit=3)
     pre, post = rng.integers(0, SIZE, (2, 3_000))
     synapses = burst.connect(config, cells, pre, post, 0.25, 1.0, rng.random(3_000) < 0.3)
@@ -426,9 +426,8 @@ def test_another_layout_is_refused(tmp_path, halved):
     with pytest.raises(ValueError, match=r"area of layout must be that of params.*neuron 7,"):
         recording.create(tmp_path / "new", config, params, first, other)
     assert not (tmp_path / "new").exists()
-    both = dataclasses.replace(
-        params, neurons=dataclasses.replace(params.neurons, area=jnp.asarray(area, jnp.int32))
-    )
+    moved = dataclasses.replace(params.neurons.spread(), area=jnp.asarray(area, jnp.int32))
+    both = dataclasses.replace(params, neurons=moved)
     with pytest.raises(ValueError, match=r"area of layout must be the recorded one.*neuron 7,"):
         recording.record(folder, config, both, state, drives, other)
 
@@ -448,7 +447,7 @@ def test_another_power_is_refused_and_the_same_one_is_not(halved):
 def test_another_network_is_refused(halved):
     config, params, _, drives, layout = brain()
     folder, state = halved
-    other = burst.Config(num_neurons=SIZE, areas=config.areas, power_neuron=8)
+    other = dataclasses.replace(config, power_neuron=8)
     with pytest.raises(ValueError, match=r"power_neuron \(saved 7, given 8\)"):
         recording.record(folder, other, params, state, drives, layout)
     renamed = burst.Layout(("a", "b", "d"), layout.area, layout.position)

@@ -16,8 +16,8 @@ from brainjax.validation import Numbers, amounts, of_each, require, whole
 
 Auto = Literal["auto"]
 MAX_BYTE = 255
-# Bytes of an entry of the drive, and of what a candidate reads and writes.
-_INJECTION, _CANDIDATE = 8, 39
+# Bytes of an entry of the drive, and of what a candidate reads and writes: state, and its kind.
+_INJECTION, _CANDIDATE = 8, 18
 
 _STRICT = {
     "batch_threshold": 10_000,
@@ -119,6 +119,7 @@ class Config:
     weights: str = "auto"  # "u8" or "f32"
     unlimited_block: bool | Auto = "auto"
     legacy_units: str = "auto"  # "error", "keep" or "percent"
+    keeps_inputs: bool = False  # the state tells what each neuron received; 5 bytes per neuron
     backend: ops.Backend = "auto"
 
     def __post_init__(self):

@@ -41,8 +41,9 @@ class State:
 
     membranes: Membranes
     fired: ops.ActiveSet  # who fired in the last burst; values: potential at firing
-    inputs: Float32[Array, " neurons"]  # what each neuron received in the last burst
-    candidates: Bool[Array, " neurons"]  # who received anything then, be it a sum of 0
+    # What each neuron received in the last burst, and who received anything, be it a sum of 0.
+    inputs: Float32[Array, " neurons"] | None  # None: not kept, see Config.keeps_inputs
+    candidates: Bool[Array, " neurons"] | None
     weights: Float32[Array, " plastic"] | UInt8[Array, " plastic"] | None  # None: none are plastic
     exists: Bool[Array, " plastic"] | None  # plastic synapses that are there; None: all
     pending: Arrivals | None  # what spikes send to the bursts after the next; None: nothing
@@ -66,7 +67,8 @@ def init(config: Config, params: Params, key: Array) -> State:
         ValueError: the parameters have another size than the config says.
         TypeError: the kinds of the neurons are not uint16.
 
-    Cost: 21 bytes per neuron, beside the ledger, what is delayed and a copy of plastic weights.
+    Cost: 16 bytes per neuron, 5 more with `keeps_inputs`, beside the ledger, what is delayed and a
+        copy of plastic weights.
     Determinism: the same on every platform.
     """
     n, mappings = config.num_neurons, len(config.mappings)
@@ -83,8 +85,8 @@ def init(config: Config, params: Params, key: Array) -> State:
             potential=jnp.zeros(n, jnp.float32), countdown=counts(), fire_count=counts()
         ),
         fired=ops.active_set.empty(n, n),
-        inputs=jnp.zeros(n, jnp.float32),
-        candidates=jnp.zeros(n, bool),
+        inputs=jnp.zeros(n, jnp.float32) if config.keeps_inputs else None,
+        candidates=jnp.zeros(n, bool) if config.keeps_inputs else None,
         # Copies: a run may donate the state.
         weights=None if plastic is None else jnp.array(plastic.rows.weights),
         exists=None if plastic is None else jax.tree.map(jnp.array, plastic.exists),
@@ -116,8 +118,8 @@ def step(config: Config, params: Params, state: State, drive: Drive) -> State:
     Returns:
         The state after the burst.
 
-    Cost: the synapses of the neurons that fired, 17 bytes per neuron and 21 more per candidate, and
-        all plastic synapses.
+    Cost: the synapses of the neurons that fired, 12 bytes per neuron and 21 more per candidate, and
+        all plastic synapses. `keeps_inputs` or a batch threshold adds 5 per neuron.
     Determinism: bit-identical on every backend and platform, alone and batched, in any order of
         synapses, as far as no potential is below 2^-126 in magnitude.
     Source: feagi-core 0.0.1-beta.18, its CPU burst engine.
@@ -138,6 +140,7 @@ def step(config: Config, params: Params, state: State, drive: Drive) -> State:
         fatigued=drive.fatigued,
         burst=burst,
         arrivals=arrivals,
+        keeps_inputs=config.keeps_inputs,
         backend=config.backend,
     )
 

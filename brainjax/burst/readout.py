@@ -84,7 +84,7 @@ class Sampler:
             ValueError: the block is of another network, or the state of a batch.
         """
         if self.block is not None:
-            self.block.check(state.candidates.shape)
+            self.block.check(state.membranes.potential.shape)
         fired = state.fired if self.block is None else _among(self.block, state.fired)
         is_taken = state.burst % jnp.uint32(self.every) == 0
         return Sample(
@@ -102,7 +102,7 @@ def fires(state: State) -> Bool[Array, " neurons"]:
     Args:
         state: of one network.
     """
-    nobody = jnp.zeros(state.candidates.shape, bool)
+    nobody = jnp.zeros(state.membranes.potential.shape, bool)
     listed = ops.active_set.listed(state.fired)
     ids = jnp.where(listed, state.fired.indices, nobody.size)
     return nobody.at[ids].set(True, mode="drop", unique_indices=True)
@@ -124,7 +124,7 @@ def read(state: State, block: Block) -> tuple[Bool[Array, "x y z k"], Float32[Ar
 
     Cost: a pass over the neurons of the network; see `Block.view` for the area.
     """
-    block.check(state.candidates.shape)
+    block.check(state.membranes.potential.shape)
     potentials = ops.active_set.to_dense(state.fired, block.num_neurons)
     return block.view(fires(state)), block.view(potentials)
 
@@ -172,7 +172,7 @@ def fired(state: State, layout: Layout, area: str | None = None) -> Spikes:
 
     Cost: a copy of the list of who fired, as long as the network has neurons, to the host.
     """
-    sizes = state.candidates.shape
+    sizes = state.membranes.potential.shape
     require(sizes == (layout.num_neurons,), "neurons of state", f"{layout.num_neurons}", sizes)
     count = int(state.fired.count)
     ids = np.asarray(state.fired.indices)[:count].astype(np.int64)

@@ -94,10 +94,12 @@ def connect(
     Raises:
         ValueError: an id or a value is out of range, a length differs, or for weights "u8" the
             contributions onto a neuron may reach 2^31.
+        TypeError: the kinds of the neurons are not uint16.
 
     Cost: sorts the synapses, on the host. A bidirectional mapping takes the memory of a synapse for
         each pair of neurons of its areas.
     """
+    neurons.check(config.num_neurons)
     area = np.asarray(neurons.of_each(neurons.area))
     columns = pre, post, weight, strength, inhibitory, delay
     edges = _with_absent(config, area, _checked(config, area, *columns))

@@ -29,8 +29,8 @@ class Burst:
 
     membranes: Membranes
     fired: ActiveSet  # who fired, with the potential at firing
-    inputs: Float32[Array, " neurons"]  # what each neuron received
-    candidates: Bool[Array, " neurons"]  # who received anything, be it a sum of 0
+    inputs: Float32[Array, " neurons"] | None  # what each neuron received; None: not kept
+    candidates: Bool[Array, " neurons"] | None  # who received anything, be it a sum of 0; as inputs
     fires: UInt32[Array, " words"]  # who fired, one bit each; see `fire_queue.unpack`
 
 
@@ -47,6 +47,7 @@ def burst_core(
     fatigued: Bool[Array, ""] | bool,
     burst: UInt32[Array, ""],
     arrivals: Arrivals | None = None,
+    keeps_inputs: bool = True,
     backend: backends.Backend = "auto",
 ) -> Burst:
     """Send the spikes of the last burst, add up what arrives, and let whom it reaches fire or leak.
@@ -74,11 +75,12 @@ def burst_core(
         fatigued: whether the fatigue area receives the power.
         burst: number of this burst, the first being 1, modulo 2^32.
         arrivals: what else arrives over synapses, in units of 2^-synapses.fraction_bits.
+        keeps_inputs: whether to return inputs and candidates.
         backend: "auto", "reference" or "kernel".
 
     Returns:
-        The membranes, the inputs and the candidates, and who fires. The list of those is padded up
-        to the length of the last one; what is beyond both stays as it was given.
+        The membranes, the inputs and the candidates if they are kept, and who fires. The list of
+        those is padded up to the length of the last one; what is beyond both stays as it was given.
 
     Raises:
         ValueError: there are no neurons, `fired` has not one entry for each, or the arrays of
@@ -86,8 +88,9 @@ def burst_core(
         TypeError: the weights are neither float32 nor uint8, or the kinds not uint16.
         RuntimeError: `backend` is "kernel" and none can run.
 
-    Cost: the synapses of the neurons that fired; 17 bytes per neuron, and 21 more per candidate. A
-        batch of states copies neither unbatched synapses nor unbatched parameters.
+    Cost: the synapses of the neurons that fired; 12 bytes per neuron, 5 more if inputs are kept or
+        counted by `rules.batch_threshold`, and 21 more per candidate. Kinds add 2 for each neuron
+        whose row is read. A batch of states copies neither unbatched synapses nor parameters.
     Determinism: bit-identical on every backend, alone and batched, in any order of synapses, as
         far as no number is below 2^-126 in magnitude and the injected ids ascend. It has no
         gradient.
@@ -104,22 +107,22 @@ def burst_core(
             f"got {fired.indices.shape[0]}"
         )
     state = membranes, fired
-    shared = (
-        neurons,
-        synapses,
-        is_driven,
-        dataclasses.replace(injected, values=injected.values.astype(jnp.float32)),
-        jnp.asarray(power, jnp.float32),
-        jnp.asarray(fatigued, bool),
-        burst,
-        arrivals,
-    )
+    shared = {
+        "neurons": neurons,
+        "synapses": synapses,
+        "is_driven": is_driven,
+        "injected": dataclasses.replace(injected, values=injected.values.astype(jnp.float32)),
+        "power": jnp.asarray(power, jnp.float32),
+        "fatigued": jnp.asarray(fatigued, bool),
+        "burst": burst,
+        "arrivals": arrivals,
+    }
     return backends.dispatch(
         backend,
         HANDLER,
         *jax.lax.stop_gradient((state, shared)),
-        reference=functools.partial(_reference, rules),
-        kernel=_kernel_of(rules, synapses, fired),
+        reference=functools.partial(_reference, rules, keeps_inputs),
+        kernel=_kernel_of(rules, keeps_inputs, synapses, fired),
     )
 
 
@@ -136,6 +139,7 @@ def burst_core_reference(
     fatigued: Bool[Array, ""] | bool,
     burst: UInt32[Array, ""],
     arrivals: Arrivals | None = None,
+    keeps_inputs: bool = True,
 ) -> Burst:
     """The definition of `burst_core`, in plain JAX.
 
@@ -155,8 +159,8 @@ def burst_core_reference(
     return Burst(
         membranes=membranes,
         fired=fire_queue.relist(fire_queue.fire_queue(fires, potential), fired),
-        inputs=inputs,
-        candidates=candidates,
+        inputs=inputs if keeps_inputs else None,
+        candidates=candidates if keeps_inputs else None,
         fires=fire_queue.pack(fires),
     )
 
@@ -174,21 +178,10 @@ def sent(
     return dataclasses.replace(fired, values=jnp.where(driven, strength, 1))
 
 
-def _reference(rules, state, shared):
+def _reference(rules, keeps_inputs, state, shared):
     membranes, fired = state
-    neurons, synapses, is_driven, injected, power, fatigued, burst, arrivals = shared
     return burst_core_reference(
-        rules,
-        neurons,
-        synapses,
-        is_driven,
-        membranes,
-        fired,
-        injected,
-        power=power,
-        fatigued=fatigued,
-        burst=burst,
-        arrivals=arrivals,
+        rules, membranes=membranes, fired=fired, keeps_inputs=keeps_inputs, **shared
     )
 
 
@@ -211,7 +204,7 @@ def _half_away(positive):
     return whole + (positive - whole >= 0.5)
 
 
-def _kernel_of(rules, synapses, fired):
+def _kernel_of(rules, keeps_inputs, synapses, fired):
     """The kernel with what it is told at compile time."""
     num_neurons = fired.indices.shape[0]
     threshold = -1 if rules.batch_threshold is None else rules.batch_threshold
@@ -229,24 +222,28 @@ def _kernel_of(rules, synapses, fired):
         "whole_strength": rules.whole_strength,
     }
     words = propagation.scratch_words(synapses, fired, num_neurons, sort_from > 0)
-    return backends.batched_in_place(functools.partial(_kernel, words=words, **attributes))
+    return backends.batched_in_place(
+        functools.partial(_kernel, keeps_inputs=keeps_inputs, words=words, **attributes)
+    )
 
 
-def _kernel(state, shared, *, words, **attributes):
+def _kernel(state, shared, *, keeps_inputs, words, **attributes):
     membranes, fired = state
     *batch, num_neurons = membranes.potential.shape
     updated = *jax.tree.leaves(membranes), *active_set.parts(fired)
     num_words = -(-num_neurons // _WORD)
     num_tiles = -(-num_neurons // _TILE)
+    # Two passes over the neurons need them in between.
+    num_kept = num_neurons if keeps_inputs or attributes["batch_threshold"] >= 0 else 0
     own = _even(num_words + 2 * _PARTS) + _even(3 * num_tiles + 1)
     results = (
         *((leaf.shape[len(batch) :], leaf.dtype) for leaf in updated),
-        ((num_neurons,), jnp.float32),
-        ((num_neurons,), jnp.bool_),
+        ((num_kept,), jnp.float32),
+        ((num_kept,), jnp.bool_),
         ((num_words,), jnp.uint32),
         # Scratch: what each that fired sends, the sums over synapses, on a GPU with who is reached,
         # and more.
-        ((0 if shared[2] is None else num_neurons,), jnp.float32),
+        ((0 if shared["is_driven"] is None else num_neurons,), jnp.float32),
         ((num_neurons,), jnp.int32),
         ((0 if attributes["sort_from"] else 2 * num_neurons,), jnp.uint32),
         ((own,), jnp.uint32),
@@ -257,13 +254,13 @@ def _kernel(state, shared, *, words, **attributes):
         [jax.ShapeDtypeStruct((*batch, *shape), dtype) for shape, dtype in results],
         input_output_aliases={place: place for place in range(len(updated))},
     )
-    changed = call(*updated, *_operands(shared, rank=len(batch)), **attributes)
+    changed = call(*updated, *_operands(**shared, rank=len(batch)), **attributes)
     inputs, candidates, fires = changed[6:9]
     return Burst(
         membranes=Membranes(*changed[:3]),
         fired=ActiveSet(*changed[3:6]),
-        inputs=inputs,
-        candidates=candidates,
+        inputs=inputs if keeps_inputs else None,
+        candidates=candidates if keeps_inputs else None,
         fires=fires,
     )
 
@@ -272,9 +269,8 @@ def _even(number):
     return number + number % 2
 
 
-def _operands(shared, rank):
+def _operands(*, neurons, synapses, is_driven, injected, power, fatigued, burst, arrivals, rank):
     """What the kernel only reads, in the order of burst_core.h; what is absent has no elements."""
-    neurons, synapses, is_driven, injected, power, fatigued, burst, arrivals = shared
 
     def absent(dtype):
         return jnp.zeros((1,) * rank + (0,), dtype)

@@ -15,7 +15,7 @@ from brainjax.connectomes.tables import arrow
 from brainjax.recording import folder as folders, tables
 from brainjax.recording.grids import Grid
 from brainjax.recording.network import check_network, power_of
-from brainjax.recording.quantities import QUANTITIES, check_names
+from brainjax.recording.quantities import QUANTITIES, check_kept, check_names
 from brainjax.validation import require
 
 
@@ -40,8 +40,9 @@ def create(
         state: the start, of one network; its key and the number of its bursts are noted.
         layout: of its neurons; area and voxel of each are kept.
         quantities: of every neuron after every burst: "potential", "countdown", "fire_count",
-            "input", "fires", "is_candidate". The last two take a bit.
-        candidates: whether to write who received anything, and how much, as a table.
+            "input", "fires", "is_candidate". The last two take a bit. "input" and "is_candidate"
+            need `Config(keeps_inputs=True)`.
+        candidates: whether to write who received anything, and how much, as a table. Needs it too.
         chunk_bursts: bursts of a chunk; changes no number that is recorded.
         note: about the run, kept as it is.
 
@@ -59,6 +60,7 @@ def create(
     chunk_length = operator.index(chunk_bursts)
     require(chunk_length >= 1, "chunk_bursts", "at least 1", chunk_length)
     check_names(quantities)
+    check_kept(config, quantities, bool(candidates))
     check_network(config, params, state, layout)
     if folder.exists():
         raise FileExistsError(f"folder of the recording must not exist; got {folder}")

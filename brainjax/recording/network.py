@@ -17,13 +17,17 @@ def check_network(
 
     Raises:
         ValueError: the state is of many networks, or a part is of another network.
+        TypeError: the kinds of the neurons are not uint16.
     """
     n = config.num_neurons
-    shape = state.candidates.shape
-    require(shape == (n,), "shape of candidates of state", f"({n},), one network", shape)
+    shape = state.membranes.potential.shape
+    require(shape == (n,), "shape of potentials of state", f"({n},), one network", shape)
+    kept = state.inputs is not None
+    require(kept == config.keeps_inputs, "inputs of state", "as keeps_inputs of config says", kept)
     require(layout.num_neurons == n, "neurons of layout", n, layout.num_neurons)
     same = layout.areas == config.area_names
     require(same, "areas of layout", config.area_names, layout.areas)
+    params.neurons.check(n)
     area = np.asarray(params.neurons.of_each(params.neurons.area))
     require(area.shape == (n,), "shape of the areas of params.neurons", f"({n},)", area.shape)
     _check_same("area of layout", "that of params.neurons", layout.area, area)

@@ -19,6 +19,7 @@ class Quantity:
     of: Callable[[burst.State], Array]
     dtype: str
     is_bit: bool = False  # eight neurons in a byte, the first one in its highest bit
+    needs_inputs: bool = False  # is there only with `burst.Config(keeps_inputs=True)`
 
     def columns(self, num_neurons: int) -> int:
         """Numbers of a burst on disk."""
@@ -35,9 +36,11 @@ QUANTITIES = {
     "potential": Quantity(lambda state: state.membranes.potential, "float32"),
     "countdown": Quantity(lambda state: state.membranes.countdown, "uint16"),
     "fire_count": Quantity(lambda state: state.membranes.fire_count, "uint16"),
-    "input": Quantity(lambda state: state.inputs, "float32"),
+    "input": Quantity(lambda state: state.inputs, "float32", needs_inputs=True),
     "fires": Quantity(lambda state: jnp.packbits(burst.fires(state)), "uint8", is_bit=True),
-    "is_candidate": Quantity(lambda state: jnp.packbits(state.candidates), "uint8", is_bit=True),
+    "is_candidate": Quantity(
+        lambda state: jnp.packbits(state.candidates), "uint8", is_bit=True, needs_inputs=True
+    ),
 }
 
 
@@ -50,6 +53,19 @@ def check_names(names: Sequence[str], field: str = "quantities") -> None:
     unknown = [name for name in names if name not in QUANTITIES]
     require(not unknown, field, f"among {', '.join(QUANTITIES)}", unknown)
     require(len(set(names)) == len(names), field, "given once", names)
+
+
+def check_kept(config: burst.Config, names: Sequence[str], candidates: bool) -> None:
+    """Refuse to record what the state does not keep.
+
+    Raises:
+        ValueError: it needs inputs, or the candidates are asked for.
+    """
+    wanted = [name for name in names if QUANTITIES[name].needs_inputs]
+    wanted += ["candidates"] if candidates else []
+    right = config.keeps_inputs or not wanted
+    rule = "True: inputs are kept only with Config(keeps_inputs=True)"
+    require(right, f"keeps_inputs of config for {', '.join(wanted)}", rule, config.keeps_inputs)
 
 
 @dataclasses.dataclass(frozen=True)
