@@ -28,6 +28,9 @@ An area that is given no flags while others have some divides its contributions 
 
 Memory neurons and their replay are not part of the model.
 
+`populate` holds the parameters of neurons that are alike once; `Neurons.spread` gives each neuron
+its own. With `Config(keeps_inputs=True)` the state tells what each neuron received.
+
 What goes in and what comes out have coordinates. A `Layout` knows area and voxel of each neuron:
 
     layout = connectomes.layout(network)

@@ -28,7 +28,8 @@ def populate(
 ) -> Neurons:
     """Return the parameters of all neurons, by kind where some neurons are alike to the bit.
 
-    `Neurons.spread` gives each neuron a row of its own, to change a few of them.
+    `Neurons.spread` gives each neuron a row of its own, to change a few of them, or to stack
+    networks that have different kinds.
 
     Args:
         config: areas, and by `legacy_units` what to do about a leak outside [0, 1] and an

@@ -15,7 +15,7 @@ from brainjax.connectomes.tables import arrow
 from brainjax.recording import folder as folders, tables
 from brainjax.recording.grids import Grid
 from brainjax.recording.network import check_network, power_of
-from brainjax.recording.quantities import QUANTITIES, check_kept, check_names
+from brainjax.recording.quantities import QUANTITIES, Observer, check_names
 from brainjax.validation import require
 
 
@@ -60,8 +60,9 @@ def create(
     chunk_length = operator.index(chunk_bursts)
     require(chunk_length >= 1, "chunk_bursts", "at least 1", chunk_length)
     check_names(quantities)
-    check_kept(config, quantities, bool(candidates))
     check_network(config, params, state, layout)
+    # Refuses what the state does not keep.
+    jax.eval_shape(Observer(quantities, 1, 1 if candidates else None), state)
     if folder.exists():
         raise FileExistsError(f"folder of the recording must not exist; got {folder}")
     facts = {

@@ -19,7 +19,6 @@ class Quantity:
     of: Callable[[burst.State], Array]
     dtype: str
     is_bit: bool = False  # eight neurons in a byte, the first one in its highest bit
-    needs_inputs: bool = False  # is there only with `burst.Config(keeps_inputs=True)`
 
     def columns(self, num_neurons: int) -> int:
         """Numbers of a burst on disk."""
@@ -32,15 +31,22 @@ class Quantity:
         return np.unpackbits(rows, axis=1, count=num_neurons).astype(bool)
 
 
+def _received(state: burst.State) -> tuple[Array, Array]:
+    """Inputs and candidates of a state that keeps them."""
+    if state.inputs is None or state.candidates is None:
+        raise ValueError(
+            "inputs are kept only with Config(keeps_inputs=True); got a state without them"
+        )
+    return state.inputs, state.candidates
+
+
 QUANTITIES = {
     "potential": Quantity(lambda state: state.membranes.potential, "float32"),
     "countdown": Quantity(lambda state: state.membranes.countdown, "uint16"),
     "fire_count": Quantity(lambda state: state.membranes.fire_count, "uint16"),
-    "input": Quantity(lambda state: state.inputs, "float32", needs_inputs=True),
+    "input": Quantity(lambda state: _received(state)[0], "float32"),
     "fires": Quantity(lambda state: jnp.packbits(burst.fires(state)), "uint8", is_bit=True),
-    "is_candidate": Quantity(
-        lambda state: jnp.packbits(state.candidates), "uint8", is_bit=True, needs_inputs=True
-    ),
+    "is_candidate": Quantity(lambda state: jnp.packbits(_received(state)[1]), "uint8", is_bit=True),
 }
 
 
@@ -55,19 +61,6 @@ def check_names(names: Sequence[str], field: str = "quantities") -> None:
     require(len(set(names)) == len(names), field, "given once", names)
 
 
-def check_kept(config: burst.Config, names: Sequence[str], candidates: bool) -> None:
-    """Refuse to record what the state does not keep.
-
-    Raises:
-        ValueError: it needs inputs, or the candidates are asked for.
-    """
-    wanted = [name for name in names if QUANTITIES[name].needs_inputs]
-    wanted += ["candidates"] if candidates else []
-    right = config.keeps_inputs or not wanted
-    rule = "True: inputs are kept only with Config(keeps_inputs=True)"
-    require(right, f"keeps_inputs of config for {', '.join(wanted)}", rule, config.keeps_inputs)
-
-
 @dataclasses.dataclass(frozen=True)
 class Observer:
     """A `record` for `simulate`: the spikes, the candidates and the quantities of a burst.
@@ -80,15 +73,20 @@ class Observer:
     candidates: int | None  # entries for candidates; None: not recorded
 
     def __call__(self, state: burst.State) -> dict[str, Any]:
-        """Return what is recorded; more entries than there is room for are only counted."""
+        """Return what is recorded; more entries than there is room for are only counted.
+
+        Raises:
+            ValueError: it takes inputs, and the state keeps none.
+        """
         observed: dict[str, Any] = {name: QUANTITIES[name].of(state) for name in self.quantities}
         observed["spikes"] = burst.Sampler(self.spikes)(state)
         if self.candidates is not None:
-            (ids,) = jnp.nonzero(state.candidates, size=self.candidates, fill_value=0)
+            inputs, candidates = _received(state)
+            (ids,) = jnp.nonzero(candidates, size=self.candidates, fill_value=0)
             observed["candidates"] = {
                 "neuron": ids.astype(jnp.int32),
-                "input": state.inputs[ids],
-                "count": jnp.count_nonzero(state.candidates).astype(jnp.int32),
+                "input": inputs[ids],
+                "count": jnp.count_nonzero(candidates).astype(jnp.int32),
             }
         return observed
 
