@@ -951,6 +951,65 @@ def test_many_brains_in_one_batch_are_each_alone(strict):
         assert_same_bits(at(states, brain), run(config, own, drive)[1])
 
 
+@each_backend
+def test_a_sweep_over_the_thresholds_of_kinds(backend):
+    """One threshold for each kind and brain, and nothing else of the parameters twice."""
+    config = small_config(num_neurons=600, backend=backend, keeps_inputs=True)
+    rng = np.random.default_rng(4)
+    population = burst.populate(config, np.arange(600) // 300, leak=0.5)
+    assert population.kind is not None
+    pre, post = rng.integers(0, 600, (2, 6_000))
+    synapses = burst.connect(config, population, pre, post, 0.25, 1.0)
+    thresholds = jnp.array([[1.0, 2.0], [0.5, 3.0], [4.0, 0.25]])
+    drives = stacked([config.drive(rng.integers(0, 600, 50), 2.0) for _ in range(5)])
+
+    def params_with(threshold):
+        return burst.Params(population.replace(threshold=threshold), synapses)
+
+    def after(threshold):
+        return run(config, params_with(threshold), drives)[1]
+
+    together = jax.vmap(after)(thresholds)
+    counts = set()
+    for brain, threshold in enumerate(thresholds):
+        alone = after(threshold)
+        assert_same_bits(at(together, brain), alone)
+        each = params_with(threshold)
+        each = each.replace(neurons=each.neurons.spread())
+        assert_same_bits(run(config, each, drives)[1], alone)
+        counts.add(int(alone.fired.count))
+    assert len(counts) == 3
+
+
+@both_semantics
+def test_a_state_without_inputs_is_the_same_otherwise(tmp_path, strict):
+    """In one scan, and from a checkpoint in the middle on."""
+    _, config, params, drives = rich_case(strict=strict)
+    _, end = run(config, params, drives)
+    bare = dataclasses.replace(config, keeps_inputs=False)
+    _, state = scan_bare(bare, params, drives, slice(0, 4), burst.init(bare, params, KEY))
+    checkpoint.save(tmp_path, 4, bare, state)
+    like = jax.eval_shape(functools.partial(burst.init, bare), params, KEY)
+    restored = checkpoint.restore(tmp_path, bare, like)
+    assert_same_bits(restored, state)
+    fires, state = scan_bare(bare, params, drives, slice(4, None), restored)
+    assert state.inputs is None
+    assert state.candidates is None
+    assert_same_bits(state, end.replace(inputs=None, candidates=None))
+    assert fires[-1].sum() == int(end.fired.count) > 0
+    with pytest.raises(ValueError, match=r"keeps_inputs \(saved False, given True\)"):
+        checkpoint.restore(tmp_path, config, like)
+
+
+def scan_bare(config, params, drives, part, state):
+    """Who fires in a part of a run, and the last state."""
+    drives = jax.tree.map(lambda leaf: leaf[part], drives)
+    state, fires = simulation.simulate(
+        burst.step, config, params, state, drives, record=burst.fires
+    )
+    return fires, state
+
+
 @pytest.mark.slow
 @each_backend
 def test_64_brains_of_ten_thousand_neurons(backend):
@@ -1102,6 +1161,56 @@ def test_mapping_errors():
         burst.Mapping("a", "b", 1, strength=np.nan)
 
 
+def plain_rows(size, **fields):
+    """What `populate` is given, for each neuron."""
+    defaults = {"threshold": 1.0, "threshold_limit": np.inf, "leak": 0.0, "excitability": 1.0}
+    counts = dict.fromkeys(("refractory_period", "fire_limit", "snooze"), 0)
+    dtypes = dict.fromkeys(counts, np.uint16) | {"area": np.int32, "accumulates": bool}
+    given = defaults | counts | {"accumulates": True} | fields
+    return burst.Neurons(
+        **{
+            name: np.broadcast_to(values, size).astype(dtypes.get(name, np.float32))
+            for name, values in given.items()
+        }
+    )
+
+
+of_neurons = functools.partial(st.lists, min_size=9, max_size=9)
+
+
+@hypothesis.given(
+    area=of_neurons(st.integers(0, 1)),
+    threshold=of_neurons(st.sampled_from([0.0, -0.0, 1.0, np.float32(0.1)])),
+    leak=of_neurons(st.sampled_from([0.0, -0.0, 0.5])) | st.just(0.25),
+    snooze=of_neurons(st.sampled_from([0, 65_535])) | st.just(3),
+    accumulates=of_neurons(st.booleans()),
+)
+def test_neurons_of_a_kind_are_equal_to_the_bit(**fields):
+    config = small_config(num_neurons=9)
+    population = burst.populate(config, **fields)
+    expected = plain_rows(9, **fields)
+    assert_same_bits(population.spread(), expected)
+    columns = [np.asarray(column) for column in vars(expected).values() if column is not None]
+    rows = {tuple(column[neuron].tobytes() for column in columns) for neuron in range(9)}
+    assert (population.kind is None) == (len(rows) == 9)
+    assert population.threshold.shape == (len(rows),)
+    assert population.num_neurons == 9
+
+
+@pytest.mark.parametrize("kinds", [1, 65_535, 65_536, 65_537, 70_000])
+def test_as_many_kinds_as_have_a_number(kinds):
+    """More than there is a number for, or one for each neuron, and each has its own row."""
+    size = 70_000
+    config = small_config(num_neurons=size)
+    threshold, limit = np.arange(size) % kinds % 300, np.arange(size) % kinds // 300
+    population = burst.populate(config, 1, threshold=threshold, fire_limit=limit)
+    expected = plain_rows(size, area=1, threshold=threshold, fire_limit=limit)
+    assert_same_bits(population.spread(), expected)
+    assert (population.kind is None) == (kinds > 65_536)
+    alone = burst.populate(small_config(num_neurons=1), 0)
+    assert alone.kind is None
+
+
 NEURON_ERRORS = [
     ({"area": [0, 1, 2, 0]}, "area must be in 0..1; got 2 at neuron 2"),
     ({"area": [0, 1]}, r"shape of area must be \(4,\); got \(2,\)"),
@@ -1228,6 +1337,21 @@ def test_init_errors():
         burst.init(dataclasses.replace(config, num_neurons=5), params, KEY)
     with pytest.raises(ValueError, match=r"shape of depression must be \(\) or \(1,\); got \(2,\)"):
         burst.init(config, params.replace(depression=jnp.zeros(2)), KEY)
+
+
+def test_neurons_that_do_not_fit_are_refused_before_a_run():
+    config = small_config()
+    population = burst.populate(config, [0, 0, 1, 1])
+    synapses = burst.connect(config, population, [0], [2], 1, 1)
+    each = population.replace(threshold=jnp.ones(4))
+    for call in (
+        lambda: burst.connect(config, each, [0], [2], 1, 1),
+        lambda: burst.init(config, burst.Params(each, synapses), KEY),
+    ):
+        with pytest.raises(ValueError, match="length of area must be 4, that of threshold; got"):
+            call()
+    spread = population.spread().replace(threshold=jnp.ones(4))
+    assert burst.init(config, burst.Params(spread, synapses), KEY).inputs is None
 
 
 def test_random_number_is_uniform():

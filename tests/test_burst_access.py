@@ -475,7 +475,7 @@ def test_a_run_of_a_genome_compares_who_fired(monkeypatch):
     def fired(moved, settings, config, params, drives, measured):
         measured.run_seconds = 1.0
         flags = np.ones((settings.bursts, settings.brains, config.num_neurons), bool)
-        area = np.asarray(params.neurons.area)
+        area = np.asarray(params.neurons.spread().area)
         first, *_, last = np.flatnonzero(area == np.bincount(area).argmax())
         flags[:, :, first] = False
         flags[3, 1, first], flags[3, 1, last] = moved, not moved

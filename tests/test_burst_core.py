@@ -33,9 +33,9 @@ each_kind = pytest.mark.parametrize("kind", KINDS)
 each_kernel = pytest.mark.parametrize("backend", BACKENDS[-1:])
 
 
-@functools.partial(jax.jit, static_argnames=("rules", "backend"))
-def advance(rules, operands, backend="auto"):
-    return ops.burst_core(rules, backend=backend, **operands)
+@functools.partial(jax.jit, static_argnames=("rules", "backend", "keeps_inputs"))
+def advance(rules, operands, backend="auto", keeps_inputs=True):
+    return ops.burst_core(rules, backend=backend, keeps_inputs=keeps_inputs, **operands)
 
 
 def draw(seed, n, kind="usual", **options):
@@ -81,6 +81,32 @@ def test_threads_share_a_network(rules, num_kinds, backend):
     operands = draw(1, 70_001, num_kinds=num_kinds)
     expected = on_cpu(functools.partial(advance, rules, backend="reference"), operands)
     assert_same_bits(advance(rules, operands, backend), expected)
+
+
+@each_backend
+@each_rule
+def test_inputs_that_are_not_kept_change_nothing_else(rules, backend):
+    """Below and above the number of candidates from which on other rules hold."""
+    for n, kind, num_kinds in ((1_025, "usual", 9), (33, "arrivals", None)):
+        operands = draw(11, n, kind, num_kinds=num_kinds)
+        result = advance(rules, operands, backend, keeps_inputs=False)
+        expected = in_numpy(rules, operands).replace(inputs=None, candidates=None)
+        assert_same_bits(result, expected)
+        assert jax.tree.structure(result) == jax.tree.structure(expected)
+
+
+@each_kernel
+@pytest.mark.parametrize("name", ["regular", "in batches of many"])
+def test_batch_whose_inputs_are_not_kept(name, backend):
+    cases = [draw(seed, 1_100, num_kinds=6) for seed in range(3)]
+    call = functools.partial(advance, RULES[name], backend=backend, keeps_inputs=False)
+    alone = [case | {"synapses": cases[0]["synapses"]} for case in cases]
+    own = {key: 0 for key in cases[0] if key not in ("synapses", "is_driven", "arrivals")}
+    operands = cases[0] | stacked([{key: case[key] for key in own} for case in cases])
+    together = jax.vmap(call, (dict.fromkeys(cases[0]) | own,))(operands)
+    for place, case in enumerate(alone):
+        expected = in_numpy(RULES[name], case).replace(inputs=None, candidates=None)
+        assert_same_bits(at(together, place), expected)
 
 
 # What leaks from a potential near 2^-126 is below it, and then no bits are promised.
@@ -212,6 +238,7 @@ def scan_of(operands, rules, backend, bursts=5):
                 power=1.0,
                 fatigued=False,
                 burst=number,
+                keeps_inputs=False,
                 backend=backend,
             )
             return (result.membranes, result.fired), result.fired.count
@@ -224,17 +251,23 @@ def scan_of(operands, rules, backend, bursts=5):
 
 
 @each_kernel
+@pytest.mark.parametrize("num_kinds", [None, 50])
 @pytest.mark.parametrize("brains", [None, 3])
-def test_a_scan_copies_nothing(backend, brains):
-    """Neither the state, which is updated in place, nor synapses and parameters of a batch."""
+def test_a_scan_copies_nothing(backend, brains, num_kinds):
+    """Neither the state, which is updated in place, nor synapses and parameters of a batch.
+
+    A kernel looks kinds up, and nothing is gathered for it.
+    """
     n = 5_000
-    run, state, shared = scan_of(draw(8, n), RULES["regular"], backend)
+    operands = draw(8, n, num_kinds=num_kinds)
+    run, state, shared = scan_of(operands, RULES["regular"], backend)
     shape = (n,)
     if brains is not None:
         run, state, shape = jax.vmap(run, (0, None)), stacked([state] * brains), (brains, n)
     compiled = jax.jit(run, donate_argnums=0).lower(state, shared).compile()
     assert weight_copies(compiled, shape) == 0
     assert weight_copies(compiled, shared[1].indices.shape) == 0
+    assert (" gather(" in compiled.as_text()) == (backend != "kernel")
     state_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
     assert compiled.memory_analysis().alias_size_in_bytes >= state_bytes - 8 * (brains or 1)
     kept = jax.jit(run).lower(state, shared).compile()

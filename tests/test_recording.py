@@ -388,6 +388,28 @@ def test_wrong_options_leave_no_folder(tmp_path, options, message):
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{"quantities": ("fires", "input")}, {"quantities": ("is_candidate",)}, {"candidates": True}],
+)
+def test_what_the_state_does_not_keep_is_not_recorded(tmp_path, options):
+    config, params, state, drives, layout = brain()
+    bare = dataclasses.replace(config, keeps_inputs=False)
+    start = burst.init(bare, params, jax.random.key(11))
+    with pytest.raises(ValueError, match=r"inputs are kept only with Config\(keeps_inputs=True\)"):
+        recording.create(tmp_path / "run", bare, params, start, layout, **options)
+    with pytest.raises(ValueError, match="inputs of state must be as keeps_inputs of config says"):
+        recording.create(tmp_path / "run", bare, params, state, layout)
+    assert not any(tmp_path.iterdir())
+    recording.create(tmp_path / "run", bare, params, start, layout, quantities=("fires",))
+    recording.record(tmp_path / "run", bare, params, start, part(drives, 0, 5), layout)
+    assert_same_bits(recording.read(tmp_path / "run").quantity("fires"), fires_of(5))
+
+
+def fires_of(bursts):
+    return np.stack([np.asarray(burst.fires(state)) for state in states()[:bursts]])
+
+
 def test_a_crash_of_create_leaves_no_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(creation.Grid, "create", interrupted)
     with pytest.raises(KeyboardInterrupt):
