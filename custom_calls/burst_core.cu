@@ -54,8 +54,9 @@ ffi::Error StartBurst(const propagation::Launcher& launcher, const BurstCall& ca
   if (call.has_sums && !propagation::DivideScratch<Events>(&summing)) {
     return ffi::Error::InvalidArgument("burst_core: too little scratch");
   }
-  BeginKernel<W><<<propagation::PreparingGrid<Events>(launcher, summing), propagation::kThreads, 0,
-                   launcher.stream>>>(call, summing);
+  const auto begin = call.batch.size == 1 ? BeginKernel<true, W> : BeginKernel<false, W>;
+  begin<<<propagation::PreparingGrid<Events>(launcher, summing), propagation::kThreads, 0,
+          launcher.stream>>>(call, summing);
   cudaError_t error = cudaGetLastError();
   if (error == cudaSuccess && call.has_sums) {
     error = propagation::StartSums<Events, true>(launcher, summing);

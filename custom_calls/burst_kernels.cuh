@@ -48,8 +48,8 @@ __device__ __forceinline__ void ForEachNetwork(const BurstCall& call, const Use&
 }
 
 // What comes before spikes are summed. It must not overlap with what came before the call.
-template <typename W>
-__global__ void __launch_bounds__(propagation::kThreads)
+template <bool kSingle, typename W>
+__global__ void __launch_bounds__(propagation::kThreads, 2)
     BeginKernel(const __grid_constant__ BurstCall call,
                 const __grid_constant__ propagation::Call<W> summing) {
   static_assert(sizeof(call) + sizeof(summing) <= 4096, "what a kernel may be given");
@@ -59,17 +59,16 @@ __global__ void __launch_bounds__(propagation::kThreads)
     propagation::CountRows(summing);
   }
   const BurstBatch& batch = call.batch;
-  for (int64_t b = blockIdx.y; b < batch.size; b += gridDim.y) {
-    const BurstProblem problem = batch.At(b);
+  ForEachNetwork<kSingle>(call, [&](const BurstProblem& problem) {
     const int64_t thread = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
     const int64_t stride = int64_t{gridDim.x} * blockDim.x;
     for (int64_t i = thread; i < batch.StartsAt(); i += stride) problem.cancelled[i] = 0;
     FindStarts(problem, batch.NumTiles());
-    if (problem.is_driven == nullptr) continue;
+    if (problem.is_driven == nullptr) return;
     for (int64_t i = thread; i < problem.NumFired(); i += stride) {
       problem.sent[i] = problem.Sent(batch.rules, i);
     }
-  }
+  });
 }
 
 // What neurons receive, and a bit for each that receives anything.
@@ -135,7 +134,8 @@ struct Arrived {
 // there is one.
 __device__ inline bool AddPower(const BurstProblem& problem, const BurstRules& rules,
                                 bool is_fatigued, uint32_t id, float* staged) {
-  const bool is_tired = is_fatigued && problem.neurons.area[id] == rules.fatigue_area;
+  const BurstNeurons& neurons = problem.neurons;
+  const bool is_tired = is_fatigued && neurons.area[neurons.Row(id)] == rules.fatigue_area;
   for (const bool gets_power : {id == rules.power_neuron, is_tired}) {
     if (gets_power) *staged += *problem.power;
   }
@@ -164,7 +164,7 @@ __device__ __forceinline__ uint32_t FromOutside(const BurstCall& call,
   return touched;
 }
 
-// Adds up what a thread's neurons receive, and writes it.
+// Adds up what a thread's neurons receive, and writes it where it is kept.
 template <int kWidth, typename Own>
 __device__ __forceinline__ Received<kWidth> Collect(const BurstCall& call,
                                                     const BurstProblem& problem, const Own& own,
@@ -174,13 +174,15 @@ __device__ __forceinline__ Received<kWidth> Collect(const BurstCall& call,
   Received<kWidth> received{};
   received.candidates =
       arrived.reached | FromOutside(call, problem, own, staging, is_staged, received.inputs);
-  bool flags[kWidth];
 #pragma unroll
   for (int v = 0; v < kWidth; ++v) {
     const float sum = static_cast<float>(static_cast<int32_t>(arrived.sums[v]));
     received.inputs[v] += sum * call.batch.rules.unit;
-    flags[v] = received.candidates >> v & 1;
   }
+  if (problem.inputs == nullptr) return received;
+  bool flags[kWidth];
+#pragma unroll
+  for (int v = 0; v < kWidth; ++v) flags[v] = received.candidates >> v & 1;
   own.Write(received.inputs, problem.inputs);
   own.Write(flags, problem.candidates);
   return received;
@@ -246,26 +248,11 @@ __global__ void __launch_bounds__(kBlock) CollectKernel(const __grid_constant__ 
   });
 }
 
-// A bit for each neuron whose potential is 0 at the start of a burst.
-template <int kWidth, typename Own>
-__device__ __forceinline__ uint32_t Resets(const BurstProblem& problem, const BurstRules& rules,
-                                           const Own& own) {
-  if (rules.keeps_residues) return 0;
-  uint8_t accumulates[kWidth];
-  own.Read(reinterpret_cast<const uint8_t*>(problem.neurons.accumulates), accumulates);
-  uint32_t resets = 0;
-#pragma unroll
-  for (int v = 0; v < kWidth; ++v) {
-    resets |= uint32_t{own.Exists(v) && accumulates[v] == 0} << v;
-  }
-  return resets;
-}
-
 // Lets a candidate fire that may.
 __device__ __forceinline__ Outcome Try(const BurstCall& call, const BurstProblem& problem,
                                        const Candidate& candidate, uint32_t id, float input,
                                        bool in_batch) {
-  const Limits limits = Limits::Load(problem.neurons, id);
+  const Limits limits = Limits::Load(problem.neurons, problem.neurons.Row(id));
   return candidate.Try(limits, call.batch.rules, id, input, *problem.burst, in_batch);
 }
 
@@ -332,9 +319,8 @@ __device__ __forceinline__ void AdvanceWarp(const BurstCall& call, const BurstPr
                                             int64_t first, const Own& own,
                                             Staging<kWidth * kWarp>& staging) {
   const BurstRules& rules = call.batch.rules;
-  const uint32_t resets = Resets<kWidth>(problem, rules, own);
   OwnCandidates<kWidth> state;
-  state.Load(problem.neurons, own);
+  state.Load(problem.neurons, rules.keeps_residues, own);
   bool in_batch = false;
   Received<kWidth> received;
   if constexpr (kCollected) {
@@ -351,12 +337,9 @@ __device__ __forceinline__ void AdvanceWarp(const BurstCall& call, const BurstPr
     if (kWidth > 1) is_staged = staging.Fill(problem, first);
     received = Collect(call, problem, own, arrived, staging, is_staged);
   }
-#pragma unroll
-  for (int v = 0; v < kWidth; ++v) {
-    if (resets >> v & 1) state.potential[v] = 0.0f;
-  }
+  state.Reset();
   uint32_t fires = 0;
-  if ((received.candidates | resets) != 0) {
+  if ((received.candidates | state.resets) != 0) {
     fires = AdvanceOwn(call, problem, own, state, received, in_batch);
   }
   WriteFires<kWidth>(problem, first, fires);

@@ -64,20 +64,60 @@ struct Own {
   }
 };
 
-// What is read of every candidate.
+// Rows of the parameters of a thread's neurons, which are mostly of one kind.
+template <int kWidth>
+struct OwnRows {
+  uint32_t rows[kWidth];
+  bool are_same;
+
+  template <typename Own>
+  __device__ __forceinline__ OwnRows(const BurstNeurons& neurons, const Own& own) {
+    uint16_t kinds[kWidth];
+    own.Read(neurons.kind, kinds);
+    are_same = true;
+#pragma unroll
+    for (int v = 0; v < kWidth; ++v) {
+      are_same &= kinds[v] == kinds[0];
+      rows[v] = min(uint32_t{kinds[v]}, neurons.num_kinds - 1);
+    }
+  }
+
+  template <typename T>
+  __device__ __forceinline__ void Read(const T* numbers, T (&values)[kWidth]) const {
+    const T first = numbers[rows[0]];
+#pragma unroll
+    for (int v = 0; v < kWidth; ++v) values[v] = first;
+    if (are_same) return;
+#pragma unroll
+    for (int v = 1; v < kWidth; ++v) values[v] = numbers[rows[v]];
+  }
+};
+
+// What is read of every neuron, candidate or not.
 template <int kWidth>
 struct OwnCandidates {
   float potential[kWidth], threshold[kWidth], leak[kWidth];
   uint16_t countdown[kWidth], fire_count[kWidth], fire_limit[kWidth];
+  uint32_t resets;  // a bit for each whose potential is 0 at the start of a burst
 
   template <typename Own>
-  __device__ __forceinline__ void Load(const BurstNeurons& neurons, const Own& own) {
+  __device__ __forceinline__ void Load(const BurstNeurons& neurons, bool keeps_residues,
+                                       const Own& own) {
     own.Read(neurons.potential, potential);
-    own.Read(neurons.threshold, threshold);
-    own.Read(neurons.leak, leak);
     own.Read(neurons.countdown, countdown);
     own.Read(neurons.fire_count, fire_count);
-    own.Read(neurons.fire_limit, fire_limit);
+    if (neurons.kind == nullptr) {
+      LoadParameters(neurons, keeps_residues, own, own);
+    } else {
+      LoadParameters(neurons, keeps_residues, own, OwnRows<kWidth>(neurons, own));
+    }
+  }
+
+  __device__ __forceinline__ void Reset() {
+#pragma unroll
+    for (int v = 0; v < kWidth; ++v) {
+      if (resets >> v & 1) potential[v] = 0.0f;
+    }
   }
 
   __device__ __forceinline__ Candidate At(int v) const {
@@ -102,6 +142,24 @@ struct OwnCandidates {
       fire_count[u] = static_cast<uint16_t>(outcome.fire_count);
     }
     return changes;
+  }
+
+ private:
+  template <typename Own, typename Rows>
+  __device__ __forceinline__ void LoadParameters(const BurstNeurons& neurons,
+                                                 bool keeps_residues, const Own& own,
+                                                 const Rows& rows) {
+    rows.Read(neurons.threshold, threshold);
+    rows.Read(neurons.leak, leak);
+    rows.Read(neurons.fire_limit, fire_limit);
+    resets = 0;
+    if (keeps_residues) return;
+    uint8_t accumulates[kWidth];
+    rows.Read(reinterpret_cast<const uint8_t*>(neurons.accumulates), accumulates);
+#pragma unroll
+    for (int v = 0; v < kWidth; ++v) {
+      resets |= uint32_t{own.Exists(v) && accumulates[v] == 0} << v;
+    }
   }
 };
 

@@ -103,13 +103,17 @@ struct PropagationBatch {
 
   BRAINJAX_HOST_DEVICE Propagation<W> At(int64_t b) const {
     Propagation<W> element = first;
-    if (first.indptr != nullptr) element.indptr += indptr_at(b);
-    element.indices += indices_at(b);
-    element.weights += weights_at(b);
-    element.active += active_at(b);
-    if (first.values != nullptr) element.values += values_at(b);
-    element.sums += b * int64_t{first.num_post};
-    element.count = NumListed(counts[counts_at(b)], first.capacity);
+    const int32_t* count = counts;
+    if (b > 0) {
+      if (first.indptr != nullptr) element.indptr += indptr_at(b);
+      element.indices += indices_at(b);
+      element.weights += weights_at(b);
+      element.active += active_at(b);
+      if (first.values != nullptr) element.values += values_at(b);
+      element.sums += b * int64_t{first.num_post};
+      count += counts_at(b);
+    }
+    element.count = NumListed(*count, first.capacity);
     return element;
   }
 };

@@ -97,26 +97,33 @@ __device__ UnitAdder<Adder> AdderOf(const Call<W>& call, const Propagation<W>& p
   return {Adder::Of(call, problem, b)};
 }
 
-// Whether a row of the batch has a tail. All threads of a block ask; the kernel before has ended.
+// Whether this thread finds that some rows have tails, which the kernel before this one counted.
 template <typename W>
-__device__ bool HasTails(const Call<W>& call) {
+__device__ bool FindsTails(const Call<W>& call) {
   bool found = false;
   for (int64_t b = blockIdx.y; b < call.batch.size; b += gridDim.y) {
     const auto* totals = call.scratch.template Part<const uint64_t>(b, call.scratch.totals);
     found |= threadIdx.x < kChunks && totals[threadIdx.x] > 0;
   }
-  return __syncthreads_or(found);
+  return found;
 }
 
 // Rows of any length: their heads, read while the kernel before this one counts the tails.
 template <typename Adder, typename W>
 __device__ void ScatterRows(const Call<W>& call) {
-  if (call.awaits_values) AwaitAndAdmit();
+  bool is_ready = false, finds_tails = false;
+  const auto get_ready = [&] {
+    if (is_ready) return;
+    AwaitAndAdmit();
+    finds_tails = FindsTails(call);  // asked for now, and not waited for yet
+    is_ready = true;
+  };
+  if (call.awaits_values) get_ready();
   for (int64_t b = blockIdx.y; b < call.batch.size; b += gridDim.y) {
     const Propagation<W> problem = call.batch.At(b);
-    VisitHeads(problem, [] { AwaitAndAdmit(); }, AdderOf<Adder>(call, problem, b));
+    VisitHeads(problem, get_ready, AdderOf<Adder>(call, problem, b));
   }
-  if (!HasTails(call)) return;
+  if (!__syncthreads_or(finds_tails)) return;
   using Events = CompressedEvents<W>;
   ForEachProblem<Events>(call, [&](int64_t b, const Propagation<W>& problem,
                                    const Events& events) {
