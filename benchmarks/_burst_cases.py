@@ -75,7 +75,7 @@ def case_of(draw: Callable[[], Network], contenders: dict, facts: dict) -> Case:
 
     Args:
         draw: returns the network.
-        contenders: by name, what starts all its bursts and what they left: see `resident`.
+        contenders: by name, what starts bursts and tells what they left: see `resident`.
         facts: where to note what was counted, and what each of them compiled and fired.
     """
     net = draw()
@@ -86,12 +86,12 @@ def case_of(draw: Callable[[], Network], contenders: dict, facts: dict) -> Case:
     facts |= {"compile_s": {}}
 
     def build(name, make):
-        start, last_fired = make(net)
+        start, last_fired, bursts = make(net)
         with metrics.Stopwatch() as watch:
             jax.block_until_ready(start())
         facts["compile_s"][name] = watch.compile_seconds
         facts["agree"] &= np.array_equal(np.sort(last_fired()), net.injected[-1])
-        return timing.Contender(start, jax.block_until_ready, len(net.injected))
+        return timing.Contender(start, jax.block_until_ready, bursts)
 
     return Case(
         moved=moved,
@@ -119,22 +119,36 @@ def _equal_bursts(net, candidates):
     return same_bits(*left) and counted and np.array_equal(fired, net.injected[1])
 
 
-# --- Each returns what starts all bursts of a network, and what tells who fired in the last -------
+# --- Each returns what starts bursts, what tells who fired in the last, and how many there are ----
 
 
-def resident(net: Network):
-    """Ours: all bursts in one compiled loop."""
+def resident(net: Network, rounds: int):
+    """Ours: so many rounds of all bursts in one compiled loop."""
     state = burst.init(net.config, net.params, _KEY)
-    drives = net.drives
+    bursts, drives = len(net.injected), net.drives
+
+    def step_in_turn(config, params, state, drives):
+        now = jax.tree.map(lambda leaf: leaf[state.burst % bursts], drives)
+        return burst.step(config, params, state, now)
 
     def start():
         nonlocal state
+        steps = rounds * bursts
         state, _ = simulation.simulate(
-            burst.step, net.config, net.params, state, drives, chunk_steps=len(net.injected)
+            step_in_turn,
+            net.config,
+            net.params,
+            state,
+            drives,
+            num_steps=steps,
+            chunk_steps=steps,
         )
         return state
 
-    return start, lambda: np.asarray(state.fired.indices)[: int(state.fired.count)]
+    def last_fired():
+        return np.asarray(state.fired.indices)[: int(state.fired.count)]
+
+    return start, last_fired, rounds * bursts
 
 
 def through_host(net: Network):
@@ -156,7 +170,7 @@ def through_host(net: Network):
             fired = neurons[:count]
         return state
 
-    return start, lambda: fired
+    return start, lambda: fired, len(net.injected)
 
 
 def _plain_burst(tables, injected, carry):
@@ -185,24 +199,25 @@ def _plain_start(net):
     return targets, (jnp.zeros(n), jnp.zeros(n, jnp.uint16), nobody)
 
 
-def jnp_resident(net: Network):
-    """Plain jnp: all bursts in one compiled loop."""
+def jnp_resident(net: Network, rounds: int):
+    """Plain jnp: the same loop."""
     tables, carry = _plain_start(net)
     injected = jnp.asarray(net.injected, jnp.int32)
+    bursts = len(net.injected)
 
     @functools.partial(jax.jit, donate_argnums=0)
     def scan(carry, tables, injected):
-        def body(carry, now):
-            return _plain_burst(tables, now, carry), None
+        def body(carry, number):
+            return _plain_burst(tables, injected[number % bursts], carry), None
 
-        return jax.lax.scan(body, carry, injected)[0]
+        return jax.lax.scan(body, carry, jnp.arange(rounds * bursts))[0]
 
     def start():
         nonlocal carry
         carry = scan(carry, tables, injected)
         return carry
 
-    return start, lambda: _listed(carry[2], net.config.num_neurons)
+    return start, lambda: _listed(carry[2], net.config.num_neurons), rounds * bursts
 
 
 def jnp_through_host(net: Network):
@@ -217,7 +232,7 @@ def jnp_through_host(net: Network):
             fired = _listed(carry[2], net.config.num_neurons)
         return carry
 
-    return start, lambda: fired
+    return start, lambda: fired, len(net.injected)
 
 
 def numpy_bursts(net: Network):
@@ -239,7 +254,7 @@ def numpy_bursts(net: Network):
             (fired,) = np.nonzero(fires)
         return ()
 
-    return start, lambda: fired
+    return start, lambda: fired, len(net.injected)
 
 
 def _listed(ids, num_neurons):

@@ -3,11 +3,12 @@
 Question:  how long does a burst take in which one neuron in a hundred fires, against (a) a burst
            of plain jnp and (b) of NumPy, and against the time that moving its bytes takes?
 Measured:  each burst injects other neurons, and exactly those fire: the synapses are too weak for
-           more, which is checked, as is the number of candidates. "resident": all bursts in one
-           compiled loop. "host": injections come from the host and the list of who fired goes back
-           to it, burst by burst. Implementations take turns; the median of a burst. Compilation is
-           apart. The plain ones leave out most of the model: limits, excitability, fatigue, and
-           that only candidates leak; they give their lists twice the room that is needed.
+           more, which is checked, as is the number of candidates. "resident": rounds of all
+           bursts in one compiled loop. "host": injections come from the host and the list of who
+           fired goes back to it, burst by burst. Implementations take turns; the median of a burst.
+           Compilation is apart. The plain ones leave out most of the model: limits, excitability,
+           fatigue, and that only candidates leak; they give their lists twice the room that is
+           needed.
 Elsewhere: `feagi_us` are times of FEAGI's own engine at the same size and fan-out, taken on other
            machines at other times; `feagi_on` says which. They are not measured here.
 Run:       python benchmarks/burst.py [--neurons 10000 100000] [--fan-outs 10 100] [--smoke]
@@ -41,18 +42,20 @@ _FEAGI = {
         10: (_ENGINE, {10_000: 400, 100_000: 4_900, 1_000_000: 101_000}),
     },
 }
-_KINDS = {
-    "resident": {
-        "brainjax": cases.resident,
-        "jnp in lax.scan": cases.jnp_resident,
+
+
+def _makers(settings, kind):
+    if kind == "host":
+        return {
+            "brainjax": cases.through_host,
+            "jnp": cases.jnp_through_host,
+            "numpy": cases.numpy_bursts,
+        }
+    return {
+        "brainjax": functools.partial(cases.resident, rounds=settings.rounds),
+        "jnp in lax.scan": functools.partial(cases.jnp_resident, rounds=settings.rounds),
         "numpy": cases.numpy_bursts,
-    },
-    "host": {
-        "brainjax": cases.through_host,
-        "jnp": cases.jnp_through_host,
-        "numpy": cases.numpy_bursts,
-    },
-}
+    }
 
 
 def _by_platform(*, gpu, cpu):
@@ -69,17 +72,19 @@ class Settings:
         gpu=(10_000, 100_000, 1_000_000, 10_000_000), cpu=(10_000, 100_000, 1_000_000)
     )
     fan_outs: tuple[int, ...] = (10, 100)
-    bursts: int = _by_platform(gpu=100, cpu=20)  # in one loop
+    bursts: int = _by_platform(gpu=100, cpu=20)  # each with other injections
+    rounds: int = _by_platform(gpu=20, cpu=1)  # of these bursts, in one loop
     repetitions: int = 7
     seed: int = 0
 
     def __post_init__(self):
         experiment.require(2 <= self.bursts <= 100, "bursts", "in 2..100", self.bursts)
+        experiment.require(self.rounds >= 1, "rounds", "at least 1", self.rounds)
         least = min(self.neurons, default=0)
         experiment.require(least >= 200, "neurons", "at least 200 each", least)
 
 
-SMOKE = Settings(neurons=(300,), fan_outs=(10,), bursts=4, repetitions=2)
+SMOKE = Settings(neurons=(300,), fan_outs=(10,), bursts=4, rounds=2, repetitions=2)
 
 
 def run(settings: Settings) -> dict:
@@ -89,7 +94,7 @@ def run(settings: Settings) -> dict:
         _row(settings, n, fan_out, kind, bandwidth)
         for n in settings.neurons
         for fan_out in settings.fan_outs
-        for kind in _KINDS
+        for kind in ("resident", "host")
     ]
     return {
         "platform": jax.default_backend(),
@@ -111,7 +116,7 @@ def check(result: dict) -> None:
 def _row(settings, n, fan_out, kind, bandwidth):
     facts = {"neurons": n, **dict.fromkeys(("fired", "candidates", "agree", "compile_s"))}
     sizes = n, fan_out, settings.bursts, _SHARE, settings.seed
-    makers = dict(_KINDS[kind])
+    makers = _makers(settings, kind)
     if jax.default_backend() != "cpu":
         del makers["numpy"]
     build = functools.partial(
