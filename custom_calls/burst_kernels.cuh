@@ -81,51 +81,56 @@ struct Received {
 // What arrives over synapses, and a bit for each neuron that anything reaches.
 template <int kWidth>
 struct Arrived {
-  uint32_t sums[kWidth] = {};
-  uint32_t reached = 0;
+  uint32_t sums[kWidth];
+  uint32_t reached;
+};
+
+// What has been asked for of it.
+template <int kWidth>
+struct AskedArrivals {
+  Numbers<kWidth, unsigned long long> tallies{};
+  Numbers<kWidth, int32_t> sums{};
+  uint32_t cancelled = 0;  // the word with the bits of these neurons
 
   template <typename Own>
-  __device__ __forceinline__ void Load(const BurstCall& call, const BurstProblem& problem,
-                                       const Own& own) {
-    if (call.has_sums) {
-      if (problem.tallies != nullptr) {
-        LoadTallies(problem, own);
-      } else {
-        LoadSums(problem, own);
-      }
+  __device__ __forceinline__ AskedArrivals(const BurstCall& call, const BurstProblem& problem,
+                                           const Own& own) {
+    if (!call.has_sums) return;
+    if (problem.tallies != nullptr) {
+      tallies = own.Ask(problem.tallies);
+    } else {
+      sums = own.Ask(problem.sums);
+      if (own.Exists(0)) cancelled = __ldcg(problem.cancelled + own.first / kBurstWord);
     }
-    if (problem.arriving != nullptr) AddMore(problem, own);
+  }
+
+  template <typename Own>
+  __device__ __forceinline__ Arrived<kWidth> Unpack(const BurstProblem& problem,
+                                                    const Own& own) const {
+    Arrived<kWidth> arrived;
+    int32_t plain[kWidth];
+    unsigned long long tally[kWidth];
+    sums.Unpack(plain);
+    tallies.Unpack(tally);
+    arrived.reached = cancelled >> (own.first % kBurstWord) & ((1u << kWidth) - 1);
+#pragma unroll
+    for (int v = 0; v < kWidth; ++v) {  // one of the two is 0
+      arrived.sums[v] = static_cast<uint32_t>(plain[v]) | static_cast<uint32_t>(tally[v]);
+      arrived.reached |= uint32_t{plain[v] != 0 || tally[v] >> 32 != 0} << v;
+    }
+    if (problem.arriving != nullptr) AddMore(problem, own, &arrived);
+    return arrived;
   }
 
  private:
   template <typename Own>
-  __device__ __forceinline__ void LoadTallies(const BurstProblem& problem, const Own& own) {
-    unsigned long long tallies[kWidth];
-    own.Read(problem.tallies, tallies);
-#pragma unroll
-    for (int v = 0; v < kWidth; ++v) {
-      sums[v] = static_cast<uint32_t>(tallies[v]);
-      reached |= uint32_t{tallies[v] >> 32 != 0} << v;
-    }
-  }
-
-  template <typename Own>
-  __device__ __forceinline__ void LoadSums(const BurstProblem& problem, const Own& own) {
-    own.Read(reinterpret_cast<const uint32_t*>(problem.sums), sums);
-    if (!own.Exists(0)) return;
-    const uint32_t word = __ldcg(problem.cancelled + own.first / kBurstWord);
-    reached = word >> (own.first % kBurstWord) & ((1u << kWidth) - 1);
-#pragma unroll
-    for (int v = 0; v < kWidth; ++v) reached |= uint32_t{sums[v] != 0} << v;
-  }
-
-  template <typename Own>
-  __device__ __forceinline__ void AddMore(const BurstProblem& problem, const Own& own) {
+  __device__ __forceinline__ static void AddMore(const BurstProblem& problem, const Own& own,
+                                                 Arrived<kWidth>* arrived) {
 #pragma unroll
     for (int v = 0; v < kWidth; ++v) {
       if (!own.Exists(v)) continue;
-      sums[v] += static_cast<uint32_t>(problem.arriving[own.first + v]);
-      reached |= uint32_t{problem.reached[own.first + v]} << v;
+      arrived->sums[v] += static_cast<uint32_t>(problem.arriving[own.first + v]);
+      arrived->reached |= uint32_t{problem.reached[own.first + v]} << v;
     }
   }
 };
@@ -192,22 +197,12 @@ __device__ __forceinline__ Received<kWidth> Collect(const BurstCall& call,
 template <int kWidth, typename Own>
 __device__ Received<kWidth> Recall(const BurstProblem& problem, const Own& own) {
   Received<kWidth> received{};
-  uint8_t flags[kWidth];
-  own.Read(problem.inputs, received.inputs);
-  own.Read(reinterpret_cast<const uint8_t*>(problem.candidates), flags);
+  bool flags[kWidth];
+  own.Ask(problem.inputs).Unpack(received.inputs);
+  own.Ask(problem.candidates).Unpack(flags);
 #pragma unroll
-  for (int v = 0; v < kWidth; ++v) received.candidates |= uint32_t{flags[v] != 0} << v;
+  for (int v = 0; v < kWidth; ++v) received.candidates |= uint32_t{flags[v]} << v;
   return received;
-}
-
-// Stages what is injected into a warp's neurons. Kernels that sum let the next one start when the
-// first kernel of the call, which finds the parts of the tiles, has ended; without them it has to be
-// awaited.
-template <int kNeurons>
-__device__ bool Stage(const BurstCall& call, const BurstProblem& problem, int64_t first,
-                      Staging<kNeurons>& staging) {
-  if (!call.has_sums) AwaitKernelBefore();
-  return staging.Fill(problem, first);
 }
 
 // Calls use(own) with the neurons of a thread, those of whose warp begin at `first`.
@@ -238,10 +233,11 @@ __global__ void __launch_bounds__(kBlock) CollectKernel(const __grid_constant__ 
   if (first >= call.batch.first.num_neurons) return;
   ForEachNetwork<kSingle>(call, [&](const BurstProblem& problem) {
     ForOwn<kWidth>(problem, first, [&](const auto& own) {
-      Arrived<kWidth> arrived;
-      arrived.Load(call, problem, own);
-      const bool is_staged = staging.Fill(problem, first);
-      const Received<kWidth> received = Collect(call, problem, own, arrived, staging, is_staged);
+      const Part part = Part::Of(problem, first);
+      const AskedArrivals<kWidth> asked(call, problem, own);
+      const bool is_staged = staging.Fill(problem, first, part);
+      const Received<kWidth> received =
+          Collect(call, problem, own, asked.Unpack(problem, own), staging, is_staged);
       const uint32_t count = __reduce_add_sync(kAllLanes, __popc(received.candidates));
       if (Lane() == 0 && count > 0) atomicAdd(problem.totals + kCandidates, count);
     });
@@ -262,6 +258,7 @@ template <int kWidth, typename Own>
 __device__ __forceinline__ uint32_t AdvanceOwn(const BurstCall& call, const BurstProblem& problem,
                                                const Own& own, OwnCandidates<kWidth>& state,
                                                const Received<kWidth>& received, bool in_batch) {
+  if ((received.candidates | state.resets) == 0) return 0;
   uint32_t may_fire = 0, fires = 0;
   bool counts_change = false;
 #pragma unroll
@@ -313,41 +310,78 @@ __device__ __forceinline__ void WriteFires(const BurstProblem& problem, int64_t 
   }
 }
 
-// Advances the neurons of a warp.
-template <int kWidth, bool kCollected, typename Own>
-__device__ __forceinline__ void AdvanceWarp(const BurstCall& call, const BurstProblem& problem,
-                                            int64_t first, const Own& own,
-                                            Staging<kWidth * kWarp>& staging) {
+// Advances candidates by the rules that their number decides, which an earlier kernel found.
+template <int kWidth, bool kByKind, typename Own>
+__device__ __forceinline__ uint32_t AdvanceCollected(const BurstCall& call,
+                                                     const BurstProblem& problem,
+                                                     const Own& own) {
   const BurstRules& rules = call.batch.rules;
-  OwnCandidates<kWidth> state;
-  state.Load(problem.neurons, rules.keeps_residues, own);
-  bool in_batch = false;
-  Received<kWidth> received;
+  const AskedCandidates<kWidth, kByKind> asked(problem.neurons, rules.keeps_residues, own);
+  AwaitAndAdmit();
+  const bool in_batch = __ldcg(problem.totals + kCandidates) >= rules.batch_threshold;
+  const Received<kWidth> received = Recall<kWidth>(problem, own);
+  OwnCandidates<kWidth> state = asked.Unpack(problem.neurons, rules.keeps_residues, own);
+  return AdvanceOwn(call, problem, own, state, received, in_batch);
+}
+
+// Collects and advances a neuron of a small network. What it is, and what is injected, is known
+// before spikes are summed: kernels that sum let this one start when the first kernel of the call,
+// which finds the parts of the tiles, has ended; without them that one has to be awaited.
+template <bool kByKind, typename Own>
+__device__ __forceinline__ uint32_t AdvanceOfSmall(const BurstCall& call,
+                                                   const BurstProblem& problem, int64_t first,
+                                                   const Own& own, Staging<kWarp>& staging) {
+  const BurstRules& rules = call.batch.rules;
+  const AskedCandidates<1, kByKind> asked(problem.neurons, rules.keeps_residues, own);
+  if (!call.has_sums) AwaitKernelBefore();
+  const bool is_staged = staging.Fill(problem, first, Part::Of(problem, first));
+  OwnCandidates<1> state = asked.Unpack(problem.neurons, rules.keeps_residues, own);
+  AwaitAndAdmit();
+  const AskedArrivals<1> arrivals(call, problem, own);
+  const Received<1> received =
+      Collect(call, problem, own, arrivals.Unpack(problem, own), staging, is_staged);
+  return AdvanceOwn(call, problem, own, state, received, false);
+}
+
+// Collects and advances neurons of a large network: few of its warps start before spikes are
+// summed, but all ask for everything at once.
+template <int kWidth, bool kByKind, typename Own>
+__device__ __forceinline__ uint32_t AdvanceOfLarge(const BurstCall& call,
+                                                   const BurstProblem& problem, int64_t first,
+                                                   const Own& own,
+                                                   Staging<kWidth * kWarp>& staging) {
+  const BurstRules& rules = call.batch.rules;
+  AwaitAndAdmit();
+  const Part part = Part::Of(problem, first);
+  const AskedCandidates<kWidth, kByKind> asked(problem.neurons, rules.keeps_residues, own);
+  const AskedArrivals<kWidth> arrivals(call, problem, own);
+  const bool is_staged = staging.Fill(problem, first, part);
+  OwnCandidates<kWidth> state = asked.Unpack(problem.neurons, rules.keeps_residues, own);
+  const Received<kWidth> received =
+      Collect(call, problem, own, arrivals.Unpack(problem, own), staging, is_staged);
+  return AdvanceOwn(call, problem, own, state, received, false);
+}
+
+// Advances the neurons of a warp. Returns bits of who fires, each lane its own.
+template <int kWidth, bool kCollected, bool kByKind, typename Own>
+__device__ __forceinline__ uint32_t AdvanceWarp(const BurstCall& call,
+                                                const BurstProblem& problem, int64_t first,
+                                                const Own& own,
+                                                Staging<kWidth * kWarp>& staging) {
   if constexpr (kCollected) {
-    AwaitAndAdmit();
-    in_batch = __ldcg(problem.totals + kCandidates) >= rules.batch_threshold;
-    received = Recall<kWidth>(problem, own);
+    return AdvanceCollected<kWidth, kByKind>(call, problem, own);
+  } else if constexpr (kWidth == 1) {
+    return AdvanceOfSmall<kByKind>(call, problem, first, own, staging);
   } else {
-    // A small network stages while spikes are still being summed.
-    bool is_staged = false;
-    if (kWidth == 1) is_staged = Stage(call, problem, first, staging);
-    AwaitAndAdmit();
-    Arrived<kWidth> arrived;
-    arrived.Load(call, problem, own);
-    if (kWidth > 1) is_staged = staging.Fill(problem, first);
-    received = Collect(call, problem, own, arrived, staging, is_staged);
+    return AdvanceOfLarge<kWidth, kByKind>(call, problem, first, own, staging);
   }
-  state.Reset();
-  uint32_t fires = 0;
-  if ((received.candidates | state.resets) != 0) {
-    fires = AdvanceOwn(call, problem, own, state, received, in_batch);
-  }
-  WriteFires<kWidth>(problem, first, fires);
 }
 
 template <bool kSingle, int kWidth, bool kCollected>
-__global__ void __launch_bounds__(kBlock, 4) AdvanceKernel(const __grid_constant__ BurstCall call) {
+__global__ void __launch_bounds__(kBlock, kSingle ? 4 : 2)
+    AdvanceKernel(const __grid_constant__ BurstCall call) {
   __shared__ Staging<kWidth * kWarp> stagings[kWarps];
+  Staging<kWidth * kWarp>& staging = stagings[threadIdx.x / kWarp];
   const int64_t first = FirstOfWarp<kWidth>();
   if (first >= call.batch.first.num_neurons) {
     AwaitAndAdmit();
@@ -355,7 +389,11 @@ __global__ void __launch_bounds__(kBlock, 4) AdvanceKernel(const __grid_constant
   }
   ForEachNetwork<kSingle>(call, [&](const BurstProblem& problem) {
     ForOwn<kWidth>(problem, first, [&](const auto& own) {
-      AdvanceWarp<kWidth, kCollected>(call, problem, first, own, stagings[threadIdx.x / kWarp]);
+      const uint32_t fires =
+          problem.neurons.kind != nullptr
+              ? AdvanceWarp<kWidth, kCollected, true>(call, problem, first, own, staging)
+              : AdvanceWarp<kWidth, kCollected, false>(call, problem, first, own, staging);
+      WriteFires<kWidth>(problem, first, fires);
     });
   });
 }

@@ -1,4 +1,7 @@
 // The neurons that a thread looks after: neighbours, whose numbers it reads and writes together.
+//
+// What is read stays in the words that it came in until all is asked for: whoever takes a number
+// out of its word waits for it.
 #ifndef BRAINJAX_BURST_OWN_CUH_
 #define BRAINJAX_BURST_OWN_CUH_
 
@@ -19,6 +22,19 @@ using WordOf = std::conditional_t<
                        std::conditional_t<kBytes == 4, uint32_t,
                                           std::conditional_t<kBytes == 2, uint16_t, uint8_t>>>>;
 
+// Numbers of neighbours, in words.
+template <int kWidth, typename T>
+struct Numbers {
+  static constexpr int kBytes = kWidth * sizeof(T);
+  using Word = WordOf<kBytes>;
+
+  Word words[kBytes / sizeof(Word)];
+
+  __device__ __forceinline__ void Unpack(T (&values)[kWidth]) const {
+    memcpy(values, words, sizeof(values));
+  }
+};
+
 // Neighbours of a network, all of which exist if kAll says so. Where a thread looks after several,
 // arrays begin at a multiple of 16 bytes.
 template <int kWidth, bool kAll>
@@ -32,24 +48,30 @@ struct Own {
 
   __device__ __forceinline__ bool Exists(int v) const { return kAll || v < existing; }
 
-  // What kernels before this one may have written is read past the first-level cache.
+  // Asks for their numbers, 0 for those that do not exist. Past the first-level cache, as kernels
+  // before this one may have written them.
   template <typename T>
-  __device__ __forceinline__ void Read(const T* numbers, T (&values)[kWidth]) const {
-    using Word = WordOf<sizeof(values)>;
+  __device__ __forceinline__ Numbers<kWidth, T> Ask(const T* numbers) const {
+    using Word = typename Numbers<kWidth, T>::Word;
+    Numbers<kWidth, T> asked;
     if constexpr (kAll) {
       const Word* const source = reinterpret_cast<const Word*>(numbers + first);
-      Word words[sizeof(values) / sizeof(Word)];
-      for (Word& word : words) word = __ldcg(source + (&word - words));
-      memcpy(values, words, sizeof(values));
+      for (Word& word : asked.words) word = __ldcg(source + (&word - asked.words));
     } else {
+      using One = WordOf<sizeof(T)>;
+      One values[kWidth] = {};
 #pragma unroll
-      for (int v = 0; v < kWidth; ++v) values[v] = Exists(v) ? __ldcg(numbers + first + v) : T{};
+      for (int v = 0; v < kWidth; ++v) {
+        if (Exists(v)) values[v] = __ldcg(reinterpret_cast<const One*>(numbers + first + v));
+      }
+      memcpy(asked.words, values, sizeof(values));
     }
+    return asked;
   }
 
   template <typename T>
   __device__ __forceinline__ void Write(const T (&values)[kWidth], T* numbers) const {
-    using Word = WordOf<sizeof(values)>;
+    using Word = typename Numbers<kWidth, T>::Word;
     static_assert(sizeof(Word) == sizeof(values));
     if constexpr (kAll) {
       Word word;
@@ -64,21 +86,19 @@ struct Own {
   }
 };
 
-// Rows of the parameters of a thread's neurons, which are mostly of one kind.
+// The rows of the parameters of a thread's neurons, which are mostly of one kind.
 template <int kWidth>
 struct OwnRows {
   uint32_t rows[kWidth];
-  bool are_same;
+  bool are_same = true;
 
-  template <typename Own>
-  __device__ __forceinline__ OwnRows(const BurstNeurons& neurons, const Own& own) {
+  __device__ __forceinline__ OwnRows(const Numbers<kWidth, uint16_t>& kind, uint32_t num_kinds) {
     uint16_t kinds[kWidth];
-    own.Read(neurons.kind, kinds);
-    are_same = true;
+    kind.Unpack(kinds);
 #pragma unroll
     for (int v = 0; v < kWidth; ++v) {
       are_same &= kinds[v] == kinds[0];
-      rows[v] = min(uint32_t{kinds[v]}, neurons.num_kinds - 1);
+      rows[v] = min(uint32_t{kinds[v]}, num_kinds - 1);
     }
   }
 
@@ -93,39 +113,73 @@ struct OwnRows {
   }
 };
 
-// What is read of every neuron, candidate or not.
+// Parameters of a thread's neurons that are needed of all of them.
 template <int kWidth>
-struct OwnCandidates {
-  float potential[kWidth], threshold[kWidth], leak[kWidth];
-  uint16_t countdown[kWidth], fire_count[kWidth], fire_limit[kWidth];
-  uint32_t resets;  // a bit for each whose potential is 0 at the start of a burst
+struct OwnParameters {
+  float threshold[kWidth], leak[kWidth];
+  uint16_t fire_limit[kWidth];
+  bool accumulates[kWidth];  // not read where residues are kept
+};
+
+// What has been asked for of them.
+template <int kWidth, bool kByKind>
+struct AskedParameters {
+  Numbers<kWidth, uint16_t> kind;
 
   template <typename Own>
-  __device__ __forceinline__ void Load(const BurstNeurons& neurons, bool keeps_residues,
-                                       const Own& own) {
-    own.Read(neurons.potential, potential);
-    own.Read(neurons.countdown, countdown);
-    own.Read(neurons.fire_count, fire_count);
-    if (neurons.kind == nullptr) {
-      LoadParameters(neurons, keeps_residues, own, own);
-    } else {
-      LoadParameters(neurons, keeps_residues, own, OwnRows<kWidth>(neurons, own));
-    }
+  __device__ __forceinline__ AskedParameters(const BurstNeurons& neurons, bool, const Own& own)
+      : kind(own.Ask(neurons.kind)) {}
+
+  __device__ __forceinline__ void Unpack(const BurstNeurons& neurons, bool keeps_residues,
+                                         OwnParameters<kWidth>* parameters) const {
+    const OwnRows<kWidth> rows(kind, neurons.num_kinds);
+    rows.Read(neurons.threshold, parameters->threshold);
+    rows.Read(neurons.leak, parameters->leak);
+    rows.Read(neurons.fire_limit, parameters->fire_limit);
+    if (!keeps_residues) rows.Read(neurons.accumulates, parameters->accumulates);
+  }
+};
+
+// The same where each neuron has a row of its own.
+template <int kWidth>
+struct AskedParameters<kWidth, false> {
+  Numbers<kWidth, float> threshold, leak;
+  Numbers<kWidth, uint16_t> fire_limit;
+  Numbers<kWidth, bool> accumulates;
+
+  template <typename Own>
+  __device__ __forceinline__ AskedParameters(const BurstNeurons& neurons, bool keeps_residues,
+                                             const Own& own)
+      : threshold(own.Ask(neurons.threshold)),
+        leak(own.Ask(neurons.leak)),
+        fire_limit(own.Ask(neurons.fire_limit)) {
+    if (!keeps_residues) accumulates = own.Ask(neurons.accumulates);
   }
 
-  __device__ __forceinline__ void Reset() {
-#pragma unroll
-    for (int v = 0; v < kWidth; ++v) {
-      if (resets >> v & 1) potential[v] = 0.0f;
-    }
+  __device__ __forceinline__ void Unpack(const BurstNeurons&, bool keeps_residues,
+                                         OwnParameters<kWidth>* parameters) const {
+    threshold.Unpack(parameters->threshold);
+    leak.Unpack(parameters->leak);
+    fire_limit.Unpack(parameters->fire_limit);
+    if (!keeps_residues) accumulates.Unpack(parameters->accumulates);
   }
+};
+
+// A thread's neurons as candidates.
+template <int kWidth>
+struct OwnCandidates {
+  OwnParameters<kWidth> parameters;
+  float potential[kWidth];
+  uint16_t countdown[kWidth], fire_count[kWidth];
+  uint32_t resets = 0;  // a bit for each whose potential has just been set to 0
 
   __device__ __forceinline__ Candidate At(int v) const {
     Candidate one{};
 #pragma unroll
     for (int u = 0; u < kWidth; ++u) {
       if (u != v) continue;
-      one = {potential[u], threshold[u], leak[u], countdown[u], fire_count[u], fire_limit[u]};
+      one = {potential[u], parameters.threshold[u],  parameters.leak[u],
+             countdown[u], fire_count[u], parameters.fire_limit[u]};
     }
     return one;
   }
@@ -143,23 +197,41 @@ struct OwnCandidates {
     }
     return changes;
   }
+};
 
- private:
-  template <typename Own, typename Rows>
-  __device__ __forceinline__ void LoadParameters(const BurstNeurons& neurons,
-                                                 bool keeps_residues, const Own& own,
-                                                 const Rows& rows) {
-    rows.Read(neurons.threshold, threshold);
-    rows.Read(neurons.leak, leak);
-    rows.Read(neurons.fire_limit, fire_limit);
-    resets = 0;
-    if (keeps_residues) return;
-    uint8_t accumulates[kWidth];
-    rows.Read(reinterpret_cast<const uint8_t*>(neurons.accumulates), accumulates);
+// What has been asked for of them.
+template <int kWidth, bool kByKind>
+struct AskedCandidates {
+  Numbers<kWidth, float> potential;
+  Numbers<kWidth, uint16_t> countdown, fire_count;
+  AskedParameters<kWidth, kByKind> parameters;
+
+  template <typename Own>
+  __device__ __forceinline__ AskedCandidates(const BurstNeurons& neurons, bool keeps_residues,
+                                             const Own& own)
+      : potential(own.Ask(neurons.potential)),
+        countdown(own.Ask(neurons.countdown)),
+        fire_count(own.Ask(neurons.fire_count)),
+        parameters(neurons, keeps_residues, own) {}
+
+  // As they are at the start of a burst.
+  template <typename Own>
+  __device__ __forceinline__ OwnCandidates<kWidth> Unpack(const BurstNeurons& neurons,
+                                                          bool keeps_residues,
+                                                          const Own& own) const {
+    OwnCandidates<kWidth> candidates;
+    parameters.Unpack(neurons, keeps_residues, &candidates.parameters);
+    potential.Unpack(candidates.potential);
+    countdown.Unpack(candidates.countdown);
+    fire_count.Unpack(candidates.fire_count);
+    if (keeps_residues) return candidates;
 #pragma unroll
     for (int v = 0; v < kWidth; ++v) {
-      resets |= uint32_t{own.Exists(v) && accumulates[v] == 0} << v;
+      if (!own.Exists(v) || candidates.parameters.accumulates[v]) continue;
+      candidates.potential[v] = 0.0f;
+      candidates.resets |= 1u << v;
     }
+    return candidates;
   }
 };
 

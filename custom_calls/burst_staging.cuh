@@ -56,22 +56,32 @@ __device__ inline void FindStarts(const BurstProblem& problem, int64_t tiles) {
   }
 }
 
+// A part of the list.
+struct Part {
+  uint32_t begin, end;
+
+  // That of the tile that holds a neuron.
+  __device__ static Part Of(const BurstProblem& problem, int64_t neuron) {
+    const uint32_t* const starts = problem.tile_starts + neuron / kBurstTile;
+    return {__ldcg(starts), __ldcg(starts + 1)};
+  }
+};
+
 // What is injected into the neurons of a warp, all of one tile.
 template <int kNeurons>
 struct Staging {
+  static_assert(kBurstTile % kNeurons == 0);
+
   float sums[kNeurons];
   uint32_t touched[kNeurons / kBurstWord];
 
   // Returns whether the tile gets anything; all lanes of the warp fill it together.
-  __device__ bool Fill(const BurstProblem& problem, int64_t first) {
-    static_assert(kBurstTile % kNeurons == 0);
-    const uint32_t* const starts = problem.tile_starts + first / kBurstTile;
-    const uint32_t begin = __ldcg(starts), end = __ldcg(starts + 1);
-    if (begin >= end) return false;
+  __device__ bool Fill(const BurstProblem& problem, int64_t first, Part part) {
+    if (part.begin >= part.end) return false;
     if (Lane() < kNeurons / kBurstWord) touched[Lane()] = 0;
     __syncwarp();
-    for (int64_t i = begin + Lane(); i < end; i += kWarp) {
-      Add(problem.injected, first, i, begin, end);
+    for (int64_t i = part.begin + Lane(); i < part.end; i += kWarp) {
+      Add(problem.injected, first, i, part);
     }
     __syncwarp();
     return true;
@@ -85,14 +95,13 @@ struct Staging {
 
  private:
   // The lane that finds the first entry of a neuron adds all of them, in the order given.
-  __device__ void Add(const ActiveSet& injected, int64_t first, int64_t i, int64_t begin,
-                      int64_t end) {
+  __device__ void Add(const ActiveSet& injected, int64_t first, int64_t i, Part part) {
     const int32_t id = injected.indices[i];
+    const bool is_first = i == part.begin || injected.indices[i - 1] != id;
+    float sum = 0.0f + injected.values[i];
     const int64_t place = id - first;
-    if (place < 0 || place >= kNeurons) return;
-    if (i > begin && injected.indices[i - 1] == id) return;
-    float sum = 0.0f;
-    for (; i < end && injected.indices[i] == id; ++i) sum += injected.values[i];
+    if (!is_first || place < 0 || place >= kNeurons) return;
+    while (++i < part.end && injected.indices[i] == id) sum += injected.values[i];
     sums[place] = sum;
     atomicOr(touched + place / kBurstWord, 1u << (place % kBurstWord));
   }
