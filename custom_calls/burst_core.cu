@@ -1,8 +1,8 @@
 // One burst in one call: sum what arrives, let candidates fire or leak, list who fired.
 //
-// The sums are those of propagate_spikes, whose last atomic onto a neuron also tells whether
-// something arrives where the sum is 0: no second pass counts. Each neuron is then visited once, or
-// twice where the number of candidates decides by which rules they advance.
+// The sums are those of propagate_spikes, with who is reached: see propagation_call.cuh. Each
+// neuron is then visited once, or twice where the number of candidates decides by which rules they
+// advance.
 #include "burst_core.h"
 
 #include <algorithm>

@@ -62,6 +62,7 @@ __global__ void __launch_bounds__(propagation::kThreads, 2)
   ForEachNetwork<kSingle>(call, [&](const BurstProblem& problem) {
     const int64_t thread = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
     const int64_t stride = int64_t{gridDim.x} * blockDim.x;
+    // The scratch begins with these, and has the states of blocks behind them.
     for (int64_t i = thread; i < batch.StartsAt(); i += stride) problem.cancelled[i] = 0;
     FindStarts(problem, batch.NumTiles());
     if (problem.is_driven == nullptr) return;
@@ -288,8 +289,8 @@ __device__ __forceinline__ uint32_t AdvanceOwn(const BurstCall& call, const Burs
   return fires;
 }
 
-// Writes who fires of the neurons of a warp, which begin at `first`, one bit each. Each lane has the
-// bits of those that it looks after.
+// Writes who fires of the neurons of a warp, which begin at `first`, one bit each. Each lane has
+// the bits of those that it looks after.
 template <int kWidth>
 __device__ __forceinline__ void WriteFires(const BurstProblem& problem, int64_t first,
                                            uint32_t fires) {

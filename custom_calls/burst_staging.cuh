@@ -10,8 +10,8 @@
 namespace brainjax {
 namespace burst {
 
-// The first of the ascending ids that is not below `key`: 2^kBits neighbours of a warp find it for a
-// key of theirs.
+// The first of the ascending ids that is not below `key`: 2^kBits neighbours of a warp find it for
+// a key of theirs.
 template <int kBits>
 __device__ int64_t LowerBound(const int32_t* ids, int64_t count, int64_t key) {
   constexpr int kLanes = 1 << kBits;
@@ -78,10 +78,12 @@ struct Staging {
   // Returns whether the tile gets anything; all lanes of the warp fill it together.
   __device__ bool Fill(const BurstProblem& problem, int64_t first, Part part) {
     if (part.begin >= part.end) return false;
+    __syncwarp();  // what another network staged is read
     if (Lane() < kNeurons / kBurstWord) touched[Lane()] = 0;
     __syncwarp();
+    const int64_t last = min(first + kNeurons, problem.num_neurons);
     for (int64_t i = part.begin + Lane(); i < part.end; i += kWarp) {
-      Add(problem.injected, first, i, part);
+      Add(problem.injected, first, last, i, part);
     }
     __syncwarp();
     return true;
@@ -94,14 +96,16 @@ struct Staging {
   }
 
  private:
-  // The lane that finds the first entry of a neuron adds all of them, in the order given.
-  __device__ void Add(const ActiveSet& injected, int64_t first, int64_t i, Part part) {
+  // The lane that finds the first entry of a neuron adds all of them, in the order given. What is
+  // listed may name no neuron of the warp, or none at all.
+  __device__ void Add(const ActiveSet& injected, int64_t first, int64_t last, int64_t i,
+                      Part part) {
     const int32_t id = injected.indices[i];
     const bool is_first = i == part.begin || injected.indices[i - 1] != id;
     float sum = 0.0f + injected.values[i];
-    const int64_t place = id - first;
-    if (!is_first || place < 0 || place >= kNeurons) return;
+    if (!is_first || id < first || id >= last) return;
     while (++i < part.end && injected.indices[i] == id) sum += injected.values[i];
+    const int place = static_cast<int>(id - first);
     sums[place] = sum;
     atomicOr(touched + place / kBurstWord, 1u << (place % kBurstWord));
   }

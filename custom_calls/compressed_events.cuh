@@ -13,9 +13,9 @@ namespace brainjax {
 // The list of active neurons is cut into these parts, whose synapses are counted apart.
 constexpr int kChunks = 256;
 
-// Rows of any length, without their first `head` synapses. A unit is one synapse. `before` tells for
-// each active neuron how many synapses stand before its own in its chunk of the list, `totals` how
-// many each chunk has.
+// Rows of any length, without their first `head` synapses. A unit is one synapse. `before` tells
+// for each active neuron how many synapses stand before its own in its chunk of the list, `totals`
+// how many each chunk has.
 template <typename W>
 class CompressedEvents {
  public:
@@ -92,10 +92,16 @@ class CompressedEvents {
       VisitRanges(problem_, first, length, row.first + low - begin, gain, [] {}, visit);
       const int last_lane = static_cast<int>(min(int64_t{kWarp}, chunk_end - place)) - 1;
       const int64_t end = __shfl_sync(kAllLanes, begin + row.length, last_lane);
+      const bool is_empty = end == first;
       first = min(stop, end);
       if (end > stop) continue;  // a window of a very long row
       place += kWarp;
-      if (place >= chunk_end) place = ++chunk * chunk_;
+      if (is_empty) {  // of heads alone, as maybe many more
+        chunk = ChunkOf(first);
+        place = PlaceOf(first, chunk);
+      } else if (place >= chunk_end) {
+        place = ++chunk * chunk_;
+      }
     }
   }
 

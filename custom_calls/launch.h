@@ -5,6 +5,7 @@
 #include <cuda_runtime.h>
 
 #include <cstdint>
+#include <initializer_list>
 #include <mutex>
 #include <optional>
 #include <string>
@@ -26,12 +27,22 @@ inline ffi::Error StatusOf(const char* operation, cudaError_t error) {
   return ffi::Error::Internal(std::string(operation) + ": " + cudaGetErrorString(error));
 }
 
+// The newest architecture that kernels are built for and a device of this one runs: what they do,
+// their code decides when it is compiled.
+constexpr int BuiltFor(int architecture) {
+  int newest = 0;
+  for (const int built : {__CUDA_ARCH_LIST__}) {
+    if (built / 100 <= architecture && built / 100 > newest) newest = built / 100;
+  }
+  return newest;
+}
+
 // What the choice of a launch depends on, found out once per device.
 struct Device {
   std::once_flag once;
   cudaError_t error = cudaSuccess;
   int multiprocessors = 0;
-  int architecture = 0;   // the major number of its compute capability
+  int architecture = 0;   // the major number of the compute capability that kernels are built for
   int shared_memory = 0;  // bytes that a block may have, if it asks for them
 };
 
@@ -52,6 +63,7 @@ inline cudaError_t FindDevice(const Device** found) {
     for (const auto& [attribute, value] : wanted) {
       if (device.error == cudaSuccess) device.error = cudaDeviceGetAttribute(value, attribute, id);
     }
+    device.architecture = BuiltFor(device.architecture);
   });
   *found = &device;
   return device.error;

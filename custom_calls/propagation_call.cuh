@@ -87,8 +87,8 @@ struct Scratch {
 
 // What tells who was reached, where that is asked. Synapses that are added up in memory add their
 // contributions to the low words of tallies, and 1 to the high words, whose carries do no harm:
-// whether a tally was touched is all they tell. Behind a sort there are the sums themselves, and one
-// bit for each target, clear at first, where a sum of 0 may be of several contributions.
+// whether a tally was touched is all they tell. Behind a sort there are the sums themselves, and
+// one bit for each target, clear at first, where a sum of 0 may be of several contributions.
 struct Tallies {
   unsigned long long* first;
   int64_t stride;  // tallies of one batch element

@@ -5,8 +5,9 @@
 // of targets, then add up one slice at a time in shared memory. Sums are integers: any order does.
 //
 // The kernels of one call overlap: each is set up, and may read what was there before the call,
-// while the one before it still runs; then it waits, and only then admits the next. A sort of rows of one length is the first of
-// its call: it overlaps with what came before, and reads nothing until it has waited.
+// while the one before it still runs; then it waits, and only then admits the next. A sort of rows
+// of one length is the first of its call: it overlaps with what came before, and reads nothing until
+// it has waited.
 #ifndef BRAINJAX_PROPAGATION_LAUNCH_CUH_
 #define BRAINJAX_PROPAGATION_LAUNCH_CUH_
 
@@ -194,7 +195,7 @@ int64_t MaxSynapses(const Call<typename Events::Weight>& call) {
   return Events::kCounted ? first.num_synapses : first.capacity * first.fan_out;
 }
 
-template <typename Events, bool kMarked>
+template <typename Events, bool kTold>
 cudaError_t StartSort(const Launcher& launcher, Call<typename Events::Weight> call) {
   constexpr bool kWeighted = !std::is_same_v<typename Events::Weight, UnitWeight>;
   const dim3 grid = launcher.Grid(kMaxSortBlocks, call.batch.size);
@@ -204,10 +205,10 @@ cudaError_t StartSort(const Launcher& launcher, Call<typename Events::Weight> ca
                                 TileBuffers<kWeighted>::Bytes(call.scratch.slices), call);
   if (error != cudaSuccess) return error;
   const dim3 slices(static_cast<unsigned>(call.scratch.slices), grid.y);
-  error = launcher.StartOverlapping(SumKernel<Events, kMarked>, slices, kSumThreads,
+  error = launcher.StartOverlapping(SumKernel<Events, kTold>, slices, kSumThreads,
                                     sizeof(int32_t) << call.scratch.slice_bits, call);
   if (error != cudaSuccess) return error;
-  using Adder = std::conditional_t<kMarked, MarkingAdder, SumAdder>;
+  using Adder = std::conditional_t<kTold, MarkingAdder, SumAdder>;
   return launcher.StartOverlapping(RestKernel<Events, Adder>, grid, kThreads, 0, call);
 }
 

@@ -9,7 +9,8 @@
 
 namespace brainjax {
 
-// Synapses of a row that are visited without being counted first. What a row has beyond is its tail.
+// Synapses of a row that are visited without being counted first. What a row has beyond is its
+// tail.
 constexpr int64_t kHead = 1 << 10;
 constexpr int kMostHalvings = 3;  // of a head, down to what a warp visits at once
 

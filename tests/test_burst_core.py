@@ -274,6 +274,44 @@ def test_a_scan_copies_nothing(backend, brains, num_kinds):
     assert weight_copies(kept, shape) > 0
 
 
+def eager(n):
+    """Whoever gets anything fires; beside neuron 0, two get something that do not exist."""
+    operands = draw(n, n, "no synapses", num_kinds=1)
+    everything = np.float32([np.inf])
+    neurons = operands["neurons"].replace(
+        threshold=-everything,
+        threshold_limit=everything,
+        excitability=np.ones(1, np.float32),
+        fire_limit=np.zeros(1, np.uint16),
+        accumulates=np.zeros(1, bool),
+        kind=np.zeros(n, np.uint16),
+    )
+    rested = ops.Membranes(
+        *(np.zeros_like(leaf) for leaf in jax.tree.leaves(operands["membranes"]))
+    )
+    ids = np.array([0, n, n + 1], np.int32)
+    injected = ops.ActiveSet(ids, np.ones(3, np.float32), np.int32(3))
+    return operands | {"neurons": neurons, "membranes": rested, "injected": injected}
+
+
+@each_backend
+def test_who_does_not_exist_gets_nothing(backend):
+    operands = eager(33)
+    assert_same_bits(
+        advance(RULES["regular"], operands, backend), in_numpy(RULES["regular"], operands)
+    )
+
+
+@each_kernel
+def test_ids_that_do_not_ascend_stay_among_themselves(backend):
+    operands = eager(1_300)
+    ids = np.arange(1_290, 900, -3).astype(np.int32)
+    injected = ops.ActiveSet(ids, np.ones(ids.size, np.float32), np.int32(ids.size))
+    result = advance(RULES["regular"], operands | {"injected": injected}, backend)
+    assert set(np.flatnonzero(result.candidates)) <= set(ids)
+    assert set(np.asarray(result.fired.indices[: int(result.fired.count)])) <= set(ids)
+
+
 def test_wrong_operands_are_refused():
     operands = jax.device_put(draw(9, 20))
     short = jax.tree.map(lambda leaf: leaf[:10] if leaf.ndim else leaf, operands["fired"])
@@ -315,9 +353,9 @@ def test_one_call_on_cuda():
 
 # --- The CUDA kernel -----------------------------------------------------------------------------
 
-# Both sides of a warp, of a tile, of the size from which a block has several tiles, of several such
-# blocks, and of the size up to which all state is read at once.
-GPU_SIZES = (1, 31, 33, 511, 512, 513, 8_193, 262_144, 262_145, 264_193, 1_000_001, 1_048_577)
+# Both sides of a word, of a tile, of what a block lists, and of the size from which a thread looks
+# after several neurons; the last ones do not fill their threads, warps and blocks.
+GPU_SIZES = (1, 31, 33, 512, 513, 8_193, 16_384, 16_385, 262_144, 262_145, 262_275, 1_000_001)
 
 
 def assert_gpu_equals_cpu(rules, operands, keeps_inputs=True):
@@ -344,7 +382,7 @@ def test_gpu_sizes(n, rules):
     first = list(RULES.values()).index(rules) + GPU_SIZES.index(n)
     for place in (first, first + 4):
         kind, weights = KINDS[place % len(KINDS)], ("unit", "float32", "uint8")[place % 3]
-        num_kinds = (None, 11)[(place + place // 4) % 2]
+        num_kinds = (None, 11)[place // 8 % 2]
         operands = draw(place, n, kind, weights=weights, num_kinds=num_kinds)
         assert_gpu_equals_cpu(rules, operands, keeps_inputs=place == first)
 
@@ -361,19 +399,97 @@ def test_gpu_sorts_what_arrives(weights, kind, monkeypatch):
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("num_kinds", [None, 11])
 @pytest.mark.parametrize("name", ["power and fatigue", "in batches of many"])
-def test_gpu_batches(name, num_kinds):
-    cases = [draw(seed, 3_000, num_kinds=num_kinds) for seed in range(5)]
+@pytest.mark.parametrize(
+    ("kind", "sorts"), [*((kind, False) for kind in KINDS), ("usual", True), ("cancelling", True)]
+)
+def test_gpu_batches(kind, sorts, name, monkeypatch):
+    if sorts:
+        monkeypatch.setattr(ops.propagation, "SORT_FROM_POST", 0)
+        monkeypatch.setattr(ops.propagation, "SORT_FROM_SYNAPSES", 1)
+    num_kinds = (None, 11)[KINDS.index(kind) % 2]
+    cases = [draw(seed, 3_000, kind, num_kinds=num_kinds) for seed in range(5)]
     own = {"membranes": 0, "fired": 0, "injected": 0, "power": 0, "fatigued": 0}
     axes = dict.fromkeys(cases[0]) | own
     operands = {**cases[0], **stacked([{key: case[key] for key in own} for case in cases])}
-    call = functools.partial(advance, RULES[name], backend="kernel")
+    call = functools.partial(advance, RULES[name], backend="kernel", keeps_inputs=kind != "driven")
     together = on_gpu(jax.vmap(call, (axes,)), operands)
     for place, case in enumerate(cases):
         alone = {**cases[0], **{key: case[key] for key in own}}
-        reference = functools.partial(advance, RULES[name], backend="reference")
-        assert_same_bits(at(together, place), on_cpu(reference, alone))
+        expected = on_cpu(functools.partial(advance, RULES[name], backend="reference"), alone)
+        if kind == "driven":
+            expected = expected.replace(inputs=None, candidates=None)
+        assert_same_bits(at(together, place), expected)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("n", [3, 33])
+def test_gpu_takes_more_networks_than_a_grid_has_rows(n):
+    operands = draw(n, n)
+    rng = np.random.default_rng(n)
+    potential = rng.normal(0, 5, (66_000, n)).astype(np.float32)
+    counts = rng.integers(0, 3, (2, 66_000, n), dtype=np.uint16)
+    operands["membranes"] = ops.Membranes(potential, *counts)
+    axes = dict.fromkeys(operands) | {"membranes": 0}
+    kernel, reference = (
+        jax.vmap(functools.partial(advance, RULES["power"], backend=backend), (axes,))
+        for backend in ("kernel", "reference")
+    )
+    assert_same_bits(on_gpu(kernel, operands), on_cpu(reference, operands))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", ["usual", "all fire", "driven"])
+@pytest.mark.parametrize(("n", "fan_out"), [(60, 1_030), (3_000, 600), (8, 50_000)])
+def test_gpu_visits_rows_of_any_length(n, fan_out, kind):
+    assert_gpu_equals_cpu(RULES["regular"], draw(n, n, kind, fan_out=fan_out))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("n", [33, 262_145])
+def test_gpu_ignores_who_does_not_exist(n):
+    operands = eager(n)
+    assert_gpu_equals_cpu(RULES["regular"], operands)
+    call = functools.partial(advance, RULES["regular"], backend="kernel")
+    together = on_gpu(jax.vmap(call), stacked([operands] * 3))
+    for place in range(3):
+        assert_same_bits(at(together, place), on_gpu(call, operands))
+
+
+@pytest.mark.gpu
+def test_gpu_lists_more_than_blocks_see_at_once():
+    n = 8_400_001
+    operands = eager(n)
+    call = functools.partial(advance, RULES["regular"], backend="kernel", keeps_inputs=False)
+    for step in (1, 7):
+        ids = np.arange(0, n, step, dtype=np.int32)
+        injected = ops.ActiveSet(ids, np.ones(ids.size, np.float32), np.int32(ids.size))
+        fired = on_gpu(call, operands | {"injected": injected}).fired
+        assert int(fired.count) == ids.size
+        assert np.array_equal(fired.indices[: ids.size], ids)
+        assert (fired.values[: ids.size] == 1).all()
+
+
+@pytest.mark.gpu
+def test_gpu_calls_wait_for_each_other(monkeypatch):
+    """The first kernel of a sort starts while the call in front of it still runs."""
+    monkeypatch.setattr(ops.propagation, "SORT_FROM_POST", 0)
+    monkeypatch.setattr(ops.propagation, "SORT_FROM_SYNAPSES", 1)
+    n = 20_000
+    operands = draw(3, n, fan_out=20)
+    targets = np.random.default_rng(0).integers(0, n, (n, 40)).astype(np.int32)
+    send = functools.partial(ops.propagate_integers, num_post=n, backend="kernel")
+
+    @jax.jit
+    def calls(operands, targets):
+        synapses = ops.FixedFanOut(targets, None)
+        before = send(synapses, operands["fired"])
+        now = ops.burst_core(RULES["power"], backend="kernel", **operands)
+        return now, before, send(synapses, now.fired)
+
+    first = jax.device_get(on_gpu(calls, operands, targets))
+    for _ in range(30):
+        assert_same_bits(on_gpu(calls, operands, targets), first)
 
 
 def test_wrong_rules_and_networks_are_errors():
