@@ -423,6 +423,7 @@ def test_gpu_batches(kind, sorts, name, monkeypatch):
 
 
 @pytest.mark.gpu
+@pytest.mark.unsanitized
 @pytest.mark.parametrize("n", [3, 33])
 def test_gpu_takes_more_networks_than_a_grid_has_rows(n):
     operands = draw(n, n)
@@ -457,6 +458,7 @@ def test_gpu_ignores_who_does_not_exist(n):
 
 
 @pytest.mark.gpu
+@pytest.mark.unsanitized
 def test_gpu_lists_more_than_blocks_see_at_once():
     n = 8_400_001
     operands = eager(n)
