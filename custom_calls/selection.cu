@@ -81,7 +81,8 @@ ffi::Error Select(cudaStream_t stream, const SelectionProblem<T>& problem) {
                : SelectInBlocks<T, Middle, 3>(stream, problem);
   }
   const bool many_rows = problem.batch >= device->multiprocessors / 2;
-  if (n <= kAloneInBlock || (many_rows && n <= kManyKeys && BytesOfScores<Large>(n) <= room)) {
+  const bool alone = n <= kAloneInBlock || (many_rows && n <= kManyKeys);
+  if (alone && BytesOfScores<Large>(n) <= room) {
     return SelectInBlocks<T, Large, 1>(stream, problem);
   }
   if (problem.scratch_size < TeamScratch::Words(ListCapacityOfRow(n, problem.capacity))) {

@@ -55,7 +55,8 @@ struct FixedClusterTeam {
     __cluster_barrier_arrive_relaxed();
     __cluster_barrier_wait();
   }
-  __device__ void Release() const { __cluster_barrier_arrive_relaxed(); }  // it has only read
+  // It has only read, and used what it has read.
+  __device__ void Release() const { __cluster_barrier_arrive_relaxed(); }
   __device__ void Reclaim() const {
     __cluster_barrier_wait();
     __syncthreads();  // this block has gone on since its release

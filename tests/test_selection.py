@@ -213,6 +213,33 @@ def test_batches_of_every_dtype_on_the_gpu(num_neurons, dtype):
     assert_same_bits(choose(scores), np.stack([best(row, k) for row in scores]))
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("k", [500, 1_000, 2_000])
+@each_draw
+def test_many_winners_of_a_row_on_the_gpu(k, draw):
+    """More maxima than the threads of one block of a cluster look at."""
+    scores = as_scores(draw(np.random.default_rng(k), 100_003), np.float32)
+    poison(selection._scratch_words(100_003, k))
+    check_choice(scores, (100_003, k), "kernel")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    ("num_rows", "num_neurons"),
+    [(70, 20_001), (200, 60_001), (2, 370_001), (3, 500_003), (3, 6_000_001)],
+)
+def test_rows_with_counts_of_their_own_on_the_gpu(num_rows, num_neurons):
+    """As many blocks, clusters and turns of the grid as there are; some rows have no winners."""
+    rng, capacity = np.random.default_rng(num_neurons), 300
+    scores = rng.standard_normal((num_rows, num_neurons)).astype(np.float32)
+    counts = rng.integers(0, capacity + 1, num_rows).astype(np.int32)
+    counts[1] = 0
+    poison(selection._scratch_words(num_neurons, capacity))
+    choose = jax.vmap(lambda row, count: selection._largest(row, count, capacity, "kernel"))
+    expected = [best(row, count, capacity) for row, count in zip(scores, counts)]
+    assert_same_bits(jax.jit(choose)(scores, counts), np.stack(expected))
+
+
 @each_backend
 def test_ties_go_to_the_lowest_index(backend):
     scores = jnp.array([1.0, 3.0, 2.0, 2.0, 2.0, 0.0])

@@ -11,6 +11,10 @@ from brainjax.ops.active_set import ActiveSet
 
 HANDLER = "BrainjaxSelectWinners"
 
+# Scores of a row that a block of any GPU holds, and all blocks of one with 28 multiprocessors that
+# have 99 KiB of shared memory each.
+_ALONE_IN_ANY_BLOCK, _HELD_BY_ANY_GRID = 12 * 1024, 448 * 1024
+
 # Kernels exist for potentials and for counts of arriving spikes.
 _KERNEL_DTYPES = ("float32", "bfloat16", "uint8", "uint16", "int32")
 
@@ -169,10 +173,12 @@ def _largest_kernel(scores, count, *, capacity):
 def _scratch_words(num_neurons, capacity):
     """What the kernels need for one row; a multiple of four keeps every row aligned."""
     words = 4096 + num_neurons // 16
-    if num_neurons > 16 * 1024:  # blocks tell each other maxima and candidates
+    # Where several blocks may have to select, they tell each other maxima and candidates.
+    if num_neurons > _ALONE_IN_ANY_BLOCK:
         words = max(words, 4100 + 3 * min(8192, 4 * capacity + num_neurons // 64 + 512))
-    if num_neurons > 1024 * 1024:  # tiles of scores are counted, and candidates pooled
-        words = 68_000 + num_neurons // 2048 + min(num_neurons // 2, 2**22)
+    # Where they may not hold all scores, tiles of scores are counted, and candidates pooled.
+    if num_neurons > _HELD_BY_ANY_GRID:
+        words = 68_000 + num_neurons // 1280 + min(num_neurons // 2, 2**22)
     return -(-words // 4) * 4
 
 
