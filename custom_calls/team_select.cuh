@@ -171,6 +171,8 @@ __device__ TeamThreshold FindAmongAllKeys(const Team& team, const Keys& block, u
                                           TeamSelectSpace<Keys::kThreads>& space,
                                           const PlaceBits& bits, const TeamScratch& scratch) {
   Threshold threshold{bound, count - above};
+  // With count > above, a block may post again below while others still read the first posts: of
+  // those they use here only how many are above the bound, which both posts tell alike.
   if (count <= above) {
     team.Sync();  // all have read the posts, which will be others
     threshold = FindByHistograms(team, block, {bound + 1, ~0u}, count, space, scratch);
