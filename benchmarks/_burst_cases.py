@@ -155,20 +155,15 @@ def through_host(net: Network):
     """Ours: injections come from the host and the list of who fired goes back, burst by burst."""
     state, fired = burst.init(net.config, net.params, _KEY), None
     potentials = _potentials(net.injected[0])
-    sampler = burst.Sampler(capacity=2 * potentials.size)
-
-    @functools.partial(jax.jit, donate_argnums=1)
-    def advance(params, state, drive):
-        state = burst.step(net.config, params, state, drive)
-        return state, sampler(state)
+    size = potentials.size
+    sampler = burst.Sampler(capacity=2 * size)
+    loop = burst.HostLoop(net.config, net.params, state, capacity=size, sampler=sampler)
 
     def start():
-        nonlocal state, fired
+        nonlocal fired
         for ids in net.injected:
-            state, sample = advance(net.params, state, net.config.drive(ids, potentials))
-            neurons, count = jax.device_get((sample.neurons, sample.count))
-            fired = neurons[:count]
-        return state
+            fired, _ = loop(ids, potentials)
+        return ()
 
     return start, lambda: fired, len(net.injected)
 

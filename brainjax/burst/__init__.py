@@ -45,23 +45,25 @@ What goes in and what comes out have coordinates. A `Layout` knows area and voxe
         fires, potentials = burst.read(state, arm)  # [x, y, z, k]
         return (state, move(body, fires)), None
 
-`Sampler` records who fired in `simulate`, `window` reads an area of the fire ledger, and
+Where body and camera are the host's, a `HostLoop` advances the network burst by burst. `Sampler`
+records who fired in `simulate`, `window` reads an area of the fire ledger, and
 `brainjax.recording` writes whole runs to disk.
 """
 
 from brainjax.burst.anatomy import (
     Area as Area,
     Config as Config,
-    Drive as Drive,
     Mapping as Mapping,
 )
 from brainjax.burst.block import Block as Block
+from brainjax.burst.drive import Drive as Drive
 from brainjax.burst.dynamics import (
     Params as Params,
     State as State,
     init as init,
     step as step,
 )
+from brainjax.burst.host_loop import HostLoop as HostLoop
 from brainjax.burst.layout import Layout as Layout
 from brainjax.burst.ledger import frames as frames
 from brainjax.burst.neurons import (

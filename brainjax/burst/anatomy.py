@@ -3,16 +3,15 @@
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Literal, no_type_check
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
-from jaxtyping import Array, Bool
 
 from brainjax import ops
-from brainjax.validation import Numbers, amounts, of_each, require, whole
+from brainjax.burst.drive import Drive, injections
+from brainjax.validation import Numbers, of_each, require
 
 Auto = Literal["auto"]
 MAX_BYTE = 255
@@ -225,7 +224,7 @@ class Config:
         *,
         capacity: int | None = None,
         fatigued: bool = False,
-    ) -> "Drive":
+    ) -> Drive:
         """Return the drive of one burst.
 
         Args:
@@ -242,24 +241,16 @@ class Config:
 
         Cost: a sort of the ids on the host, and one transfer of 8 bytes per entry.
         """
-        ids = whole("ids", ids, self.num_neurons - 1).ravel()
-        potentials = amounts("potentials", potentials, ids.size)
-        least = max(ids.size, 1)
-        room = least if capacity is None else capacity
-        require(room >= least, "capacity", f"at least {least}", room)
-        order = np.argsort(ids, kind="stable")
-        indices = np.full(room, self.num_neurons, np.int32)
-        values = np.zeros(room, np.float32)
-        indices[: ids.size], values[: ids.size] = ids[order], potentials[order]
+        indices, values, size = injections(self.num_neurons, ids, potentials, capacity)
         # All at once: a burst that comes from the host waits for this.
         indices, values, count, tired = jax.device_put(
-            (indices, values, np.int32(ids.size), np.bool_(fatigued))
+            (indices, values, np.int32(size), np.bool_(fatigued))
         )
         return Drive(injected=ops.ActiveSet(indices, values, count), fatigued=tired)
 
     def drives(
         self, ids: Sequence[Numbers], potentials: Sequence[Numbers], *, fatigued: Numbers = False
-    ) -> "Drive":
+    ) -> Drive:
         """Return the drives of bursts, along a leading axis; see `drive`.
 
         Args:
@@ -280,19 +271,10 @@ class Config:
         drives = [self.drive(i, p, capacity=most, fatigued=tired) for i, p, tired in bursts]
         return jax.tree.map(lambda *leaves: jnp.stack(leaves), *drives)
 
-    def bytes_moved(self, drive: "Drive") -> float:
+    def bytes_moved(self, drive: Drive) -> float:
         """Return the bytes that bursts must move at least: the injections and who receives them.
 
         Args:
             drive: of one burst, or of many along leading axes; concrete.
         """
         return float(np.asarray(drive.injected.count).sum() * (_INJECTION + _CANDIDATE))
-
-
-@no_type_check  # transformations build it from batched and placeholder leaves
-@struct.dataclass
-class Drive:
-    """What comes from outside in one burst. Build it with `Config.drive`."""
-
-    injected: ops.ActiveSet  # ascending ids, which may repeat; values in the unit of thresholds
-    fatigued: Bool[Array, ""]  # whether the fatigue area receives the power

@@ -10,7 +10,8 @@ from jaxtyping import Array, Bool, Float32, UInt8, UInt32
 
 from brainjax import ops
 from brainjax.burst import ledger as ledgers, plasticity, propagation
-from brainjax.burst.anatomy import Config, Drive
+from brainjax.burst.anatomy import Config
+from brainjax.burst.drive import Drive
 from brainjax.burst.ledger import Ledger
 from brainjax.burst.synapses import Synapses
 from brainjax.ops import Arrivals, Membranes, Neurons

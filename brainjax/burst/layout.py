@@ -10,8 +10,9 @@ import numpy as np
 from jaxtyping import Array
 
 from brainjax import ops
-from brainjax.burst.anatomy import Config, Drive
+from brainjax.burst.anatomy import Config
 from brainjax.burst.block import AXES, Block, Frame, block_of
+from brainjax.burst.drive import Drive
 from brainjax.validation import Numbers, amounts, of_each, require, whole
 
 OnUnknown = Literal["error", "warn", "ignore"]

@@ -1,0 +1,128 @@
+"""Bursts one at a time, with the host in the loop."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import SingleDeviceSharding
+
+from brainjax import ops
+from brainjax.burst import dynamics
+from brainjax.burst.anatomy import Config
+from brainjax.burst.drive import Drive, injections
+from brainjax.burst.dynamics import Params, State
+from brainjax.burst.readout import Sample, Sampler
+from brainjax.validation import Numbers, require
+
+_HEAD = 2  # numbers of a packet in front of the injections: how many there are, and fatigue
+
+
+class HostLoop:
+    """Advance a network burst by burst: injections come from the host, who fired goes back.
+
+    The bursts of `step`, sampled by a `Sampler`. One array goes each way, and nothing is compiled
+    after the first burst, however many neurons are injected:
+
+        loop = burst.HostLoop(config, params, state, capacity=100, sampler=burst.Sampler(1_000))
+        while True:
+            neurons, potentials = loop(*sense())
+            act(neurons, potentials)
+
+    Args:
+        config: sizes, areas and rules.
+        params: neurons, synapses, power and plasticity.
+        state: of one network; copied.
+        capacity: injections of a burst at most.
+        sampler: whom to return. Where more fire than it has room for, all of them are fetched, by
+            further transfers.
+
+    Raises:
+        ValueError: the capacity is below 1, or the state is of many networks.
+
+    Cost: of a burst, that of `step`, and two transfers, of 8 bytes for each entry that the
+        capacities allow. Construction copies the state.
+    Determinism: as `step`.
+    """
+
+    def __init__(
+        self, config: Config, params: Params, state: State, *, capacity: int, sampler: Sampler
+    ):
+        require(capacity >= 1, "capacity", "at least 1", capacity)
+        require(state.burst.ndim == 0, "state", "of one network", f"shape {state.burst.shape}")
+        self._config, self._capacity, self._sampler = config, capacity, sampler
+        (device,) = state.burst.devices()
+        # A number of Python's would be sent there in each burst.
+        self._params = jax.device_put(params, device)
+        # No burst changes the key, which JAX would wrap anew each time.
+        self._key = state.key
+        self._state = jax.device_put(jax.tree.map(jnp.copy, state.replace(key=None)), device)
+        self._advance = _compiled(config, sampler, device)
+
+    @property
+    def state(self) -> State:
+        """The network after the last burst, copied."""
+        return jax.tree.map(jnp.copy, self._state).replace(key=self._key)
+
+    def __call__(
+        self, ids: Numbers = (), potentials: Numbers = (), *, fatigued: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Advance by one burst; see `Config.drive` for what is injected.
+
+        Returns:
+            Ids of the sampled neurons that fired, ascending, and their potentials at firing.
+
+        Raises:
+            ValueError: an id is not the number of a neuron, a potential not finite, there are not
+                as many of them, or more than `capacity`.
+        """
+        packet = self._pack(ids, potentials, fatigued)
+        self._state, report = self._advance(self._params, self._state, packet)
+        count, neurons, fired_at = _unpack_report(np.asarray(report))
+        if count > neurons.size:
+            return self._fetch(count)
+        return neurons[:count], fired_at[:count]
+
+    def _pack(self, ids, potentials, fatigued):
+        n = self._config.num_neurons
+        indices, values, size = injections(n, ids, potentials, self._capacity)
+        head = np.array([size, fatigued], np.int32)
+        return np.concatenate([head, indices, values.view(np.int32)])
+
+    def _fetch(self, count):
+        """All who fired in the last burst."""
+        sampler = dataclasses.replace(self._sampler, capacity=self._config.num_neurons)
+        sample = sampler(self._state)
+        return np.asarray(sample.neurons[:count]), np.asarray(sample.potentials[:count])
+
+
+@functools.cache
+def _compiled(config, sampler, device):
+    """A burst that takes a packet and returns a report, which the host reads in place."""
+
+    def advance(params, state, packet):
+        state = dynamics.step(config, params, state, _unpack_drive(packet))
+        return state, _report(sampler(state))
+
+    # A copy that the host would ask for itself takes longer than the burst.
+    pinned = SingleDeviceSharding(device, memory_kind="pinned_host")
+    where = pinned if device.platform == "gpu" else None
+    return jax.jit(advance, donate_argnums=1, out_shardings=(None, where))
+
+
+def _unpack_drive(packet: jax.Array) -> Drive:
+    size, fatigued = packet[0], packet[1] != 0
+    indices, values = jnp.split(packet[_HEAD:], 2)
+    values = jax.lax.bitcast_convert_type(values, jnp.float32)
+    return Drive(injected=ops.ActiveSet(indices, values, size), fatigued=fatigued)
+
+
+def _report(sample: Sample) -> jax.Array:
+    potentials = jax.lax.bitcast_convert_type(sample.potentials, jnp.int32)
+    return jnp.concatenate([sample.count[None], sample.neurons, potentials])
+
+
+def _unpack_report(report: np.ndarray) -> tuple[int, np.ndarray, np.ndarray]:
+    neurons, potentials = np.split(report[1:], 2)
+    return int(report[0]), neurons, potentials.view(np.float32)

@@ -1,0 +1,132 @@
+"""Bursts with the host in the loop, against the same bursts by `step`."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import assert_same_bits
+
+from brainjax import burst, metrics
+
+SIZE, CAPACITY, BURSTS = 500, 60, 12
+
+
+def network(**changes):
+    """Neurons of two areas, one of which gets tired. They fire by chance."""
+    rng = np.random.default_rng(3)
+    areas = [burst.Area("eye", uniform=True), burst.Area("arm", uniform=True)]
+    config = burst.Config(num_neurons=SIZE, areas=areas, fatigue_area="arm", **changes)
+    area = np.arange(SIZE) >= 450
+    neurons = burst.populate(config, area.astype(int), leak=0.25, excitability=0.8)
+    pre, post = rng.integers(0, SIZE, (2, 2_000))
+    synapses = burst.connect(config, neurons, pre, post, 0.25, 1.0)
+    params = burst.Params(neurons=neurons, synapses=synapses, power=2.0)
+    return config, params, burst.init(config, params, jax.random.key(0))
+
+
+def drives(rng, config):
+    """Injections in any order, some neurons twice, from none at all to as many as there is room."""
+    for size in [CAPACITY, 0, *rng.integers(1, CAPACITY, BURSTS - 2).tolist()]:
+        ids = rng.integers(0, SIZE, size)
+        yield ids, rng.uniform(-0.5, 2, size).astype(np.float32), bool(rng.integers(2))
+
+
+def listed(state):
+    count = int(state.fired.count)
+    return np.asarray(state.fired.indices)[:count], np.asarray(state.fired.values)[:count]
+
+
+def check_bursts(loop, config, params, state):
+    advance = jax.jit(burst.step, static_argnums=0)
+    num_fired = 0
+    for ids, potentials, fatigued in drives(np.random.default_rng(1), config):
+        got = loop(ids, potentials, fatigued=fatigued)
+        state = advance(config, params, state, config.drive(ids, potentials, fatigued=fatigued))
+        assert_same_bits(got, listed(state))
+        num_fired += got[0].size
+    assert num_fired > 5 * BURSTS
+    assert_same_bits(loop.state, state)
+
+
+@pytest.mark.parametrize("room", [SIZE, 3, 2 * SIZE])
+def test_bursts_are_those_of_step(room):
+    """With room for all who fire, for few of them, or for more than there are neurons."""
+    config, params, state = network()
+    loop = burst.HostLoop(config, params, state, capacity=CAPACITY, sampler=burst.Sampler(room))
+    check_bursts(loop, config, params, state)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("room", [SIZE, 3])
+def test_bursts_are_those_of_step_on_the_gpu(room):
+    config, params, state = network()
+    loop = burst.HostLoop(config, params, state, capacity=CAPACITY, sampler=burst.Sampler(room))
+    (device,) = loop.state.burst.devices()
+    assert device.platform == "gpu"
+    with jax.default_device(jax.devices("cpu")[0]):
+        check_bursts(loop, config, params, jax.device_put(state, jax.devices("cpu")[0]))
+
+
+def test_nothing_is_compiled_after_the_first_burst():
+    config, params, state = network()
+    sampler = burst.Sampler(capacity=SIZE)
+    burst.HostLoop(config, params, state, capacity=CAPACITY, sampler=sampler)([1], 1.0)
+    loop = burst.HostLoop(config, params, state, capacity=CAPACITY, sampler=sampler)
+    with metrics.Stopwatch() as watch:
+        for ids, potentials, fatigued in drives(np.random.default_rng(2), config):
+            loop(ids, potentials, fatigued=fatigued)
+    assert watch.compile_seconds == 0
+
+
+def test_samples_of_an_area_in_every_other_burst():
+    config, params, state = network()
+    area = (np.arange(SIZE) >= 450).astype(int)
+    arm = burst.Layout(("eye", "arm"), area, np.zeros((SIZE, 3), int)).block("arm")
+    sampler = burst.Sampler(capacity=2, block=arm, every=2)
+    sampled = burst.HostLoop(config, params, state, capacity=CAPACITY, sampler=sampler)
+    whole = burst.HostLoop(config, params, state, capacity=CAPACITY, sampler=burst.Sampler(SIZE))
+    sizes = []
+    for number, (ids, potentials, _) in enumerate(drives(np.random.default_rng(4), config), 1):
+        neurons, fired_at = sampled(ids, potentials, fatigued=True)
+        all_neurons, all_at = whole(ids, potentials, fatigued=True)
+        is_own = (all_neurons >= 450) & (number % 2 == 0)
+        assert_same_bits((neurons, fired_at), (all_neurons[is_own], all_at[is_own]))
+        sizes.append(neurons.size)
+    assert max(sizes) > 2
+
+
+def test_the_state_given_and_the_state_returned_stay():
+    config, params, state = network()
+    loop = burst.HostLoop(config, params, state, capacity=1, sampler=burst.Sampler(SIZE))
+    loop([3], 2.0)
+    after = loop.state
+    loop([3], 2.0)
+    assert int(state.burst) == 0
+    assert int(after.burst) == 1
+    assert int(loop.state.burst) == 2
+    assert jax.dtypes.issubdtype(after.key.dtype, jax.dtypes.prng_key)
+
+
+def test_what_is_injected_is_checked():
+    config, params, state = network()
+    loop = burst.HostLoop(config, params, state, capacity=2, sampler=burst.Sampler(SIZE))
+    for ids, potentials, message in [
+        ([0, SIZE], 1.0, r"ids must be whole numbers in 0..499; got \[500\]"),
+        ([0], np.nan, r"potentials must be finite; got \[nan\]"),
+        ([0, 1, 2], 1.0, "capacity must be at least 3; got 2"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            loop(ids, potentials)
+    assert int(loop.state.burst) == 0
+
+
+def test_a_batch_and_a_capacity_of_nothing_are_refused():
+    config, params, state = network()
+    batch = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), dataclasses.replace(state, key=None))
+    sampler = burst.Sampler(SIZE)
+    with pytest.raises(ValueError, match=r"state must be of one network; got shape \(2,\)"):
+        burst.HostLoop(config, params, batch, capacity=1, sampler=sampler)
+    with pytest.raises(ValueError, match="capacity must be at least 1; got 0"):
+        burst.HostLoop(config, params, state, capacity=0, sampler=sampler)
