@@ -187,23 +187,25 @@ __device__ void SumStrip(const AreaRound& round, const AreaPlan& plan, const Are
 
 // Synapses onto the few neurons of a strip that may win, read before it is known which do: while
 // the blocks of a team meet, nothing else is on the way. Nothing is read if these neurons are many,
-// nor by small blocks and for wide strips, which have no registers left.
+// and by layouts for wider strips, whose registers are full.
 template <typename L>
 struct SynapsesAhead {
   using W = typename L::W;
-  static constexpr int kNumber = L::kThreads >= 512 && L::kGroups >= 8 ? 2 : 0;  // of a thread
+  static constexpr bool kReads = L::kGroups == 16;
+  static constexpr int kNumber = 2;  // of a thread
   static constexpr int kBusy = 32;  // threads that do not read: one of them meets the other blocks
-  W* weights[kNumber + 1];
-  W old[kNumber + 1];
-  float pre[kNumber + 1];
-  int fiber[kNumber + 1];
-  uint32_t neuron[kNumber + 1];  // its place among those that may win
-  bool all = false;              // have been read
+  W* weights[kNumber];
+  W old[kNumber];
+  float pre[kNumber];
+  int fiber[kNumber];
+  uint32_t neuron[kNumber];  // its place among those that may win
+  bool all = false;          // have been read
 
   // The whole block calls it: `columns` of the strip, `number` of them, may win.
   __device__ void Read(const AreaRound& round, const AreaPlan& plan, const AreaStrip& strip,
                        const StripFiber* fibers, const Term* terms, const int32_t* columns,
                        uint32_t number) {
+    if constexpr (!kReads) return;
     constexpr uint32_t kReaders = L::kThreads - kBusy;
     const uint32_t synapses = plan.terms[round.num_fibers] * number;
     all = synapses <= kNumber * kReaders;
