@@ -39,14 +39,15 @@ struct ChoiceSpace {
   uint32_t own_keys[kPostKeys];  // what this block has posted
   int32_t own_columns[kPostKeys];
   uint32_t num_own, num_candidates;
+  uint32_t own_winners;  // of what this block has posted, a bit each
   WarpWords<kThreads> warps;
   Histogram<kThreads> histogram;
 };
 
-// Posts the keys of this block that reach the guess.
+// Posts the keys of this block that reach the guess. Returns how many there are.
 template <int kThreads>
-__device__ void PostCandidates(const uint32_t* keys, int width, uint32_t guess, uint32_t* post,
-                               ChoiceSpace<kThreads>& space) {
+__device__ uint32_t PostCandidates(const uint32_t* keys, int width, uint32_t guess,
+                                   uint32_t* post, ChoiceSpace<kThreads>& space) {
   const uint32_t lane = threadIdx.x % 32;
   uint32_t posted = 0;
   for (int first = 0; first < width; first += kThreads) {
@@ -65,11 +66,12 @@ __device__ void PostCandidates(const uint32_t* keys, int width, uint32_t guess, 
     posted += reaching;
   }
   __syncthreads();
-  if (threadIdx.x >= 32) return;
+  if (threadIdx.x >= 32) return posted;
   // Blocks read whole lines, before they know how many keys there are.
   const uint32_t key = lane < posted && lane < kPostKeys ? space.own_keys[lane] : 0;
   __stcg(post + lane, lane < kPostKeys ? key : posted);
   if (lane == 0) space.num_own = min(posted, kPostKeys);
+  return posted;
 }
 
 // Lists the keys of all posts, in any order, each with its block. Returns how many there are, or 0
@@ -151,7 +153,7 @@ __device__ inline void WriteCount(const AreaRound& round, int64_t b, bool fires)
 template <int kThreads>
 __device__ void AddPostedWinners(const AreaRound& round, const AreaStrip& strip, uint32_t rank,
                                  const uint32_t* keys, const uint32_t* blocks,
-                                 Threshold threshold, const ChoiceSpace<kThreads>& space,
+                                 Threshold threshold, ChoiceSpace<kThreads>& space,
                                  StripWinners winners) {
   const uint32_t lane = threadIdx.x % 32, lanes_before = (1u << lane) - 1;
   uint32_t above_before = 0, equal_before = 0;  // candidates of the blocks in front of this one
@@ -168,7 +170,10 @@ __device__ void AddPostedWinners(const AreaRound& round, const AreaStrip& strip,
   const bool above = exists && key > threshold.key, equal = exists && key == threshold.key;
   const uint32_t ties = equal_before + __popc(__ballot_sync(kAllLanes, equal) & lanes_before);
   const uint32_t higher = above_before + __popc(__ballot_sync(kAllLanes, above) & lanes_before);
-  if (!above && !(equal && ties < threshold.ties)) return;
+  const bool wins = above || (equal && ties < threshold.ties);
+  const uint32_t all = __ballot_sync(kAllLanes, wins);
+  if (lane == 0) space.own_winners = all;
+  if (!wins) return;
   AddWinner(round, strip.b, higher + min(ties, threshold.ties),
             static_cast<int32_t>(strip.begin + space.own_columns[lane]), winners);
 }
@@ -200,28 +205,39 @@ __device__ uint32_t GuessBound(uint32_t least, ChoiceSpace<kThreads>& space) {
   return least == ~0u || least < kMargin ? least : least - kMargin;
 }
 
-// Who fires in the strip; returns whether anybody fires. `lists` has room for all posts twice, and
-// for a TeamSelectSpace. The whole block calls it, and waits afterwards.
-template <int kThreads, typename Team>
-__device__ bool ChooseWinners(const Team& team, const AreaRound& round, const AreaStrip& strip,
-                              uint32_t* keys, uint32_t guess, uint32_t* lists,
-                              ChoiceSpace<kThreads>& space, StripWinners winners) {
+// Nobody, who is listed, or those of own_winners, who are listed as well.
+enum class WhoFires { kNobody, kListed, kPosted };
+
+// Who fires in the strip. `lists` has room for all posts twice, and for a TeamSelectSpace;
+// meanwhile(columns, number) is called while the team meets, with who may win if winners are chosen
+// among the posts. The whole block calls it, and waits afterwards.
+template <int kThreads, typename Team, typename Meanwhile>
+__device__ WhoFires ChooseWinners(const Team& team, const AreaRound& round, const AreaStrip& strip,
+                                  uint32_t* keys, uint32_t guess, uint32_t* lists,
+                                  ChoiceSpace<kThreads>& space, StripWinners winners,
+                                  const Meanwhile& meanwhile) {
   const AreaScratch scratch(round, strip.b, team.size());
   const uint32_t k = static_cast<uint32_t>(round.k);
-  PostCandidates(keys, strip.Width(), guess, scratch.posts + team.rank() * kPostWords, space);
-  team.Sync();
+  const uint32_t posted = PostCandidates(keys, strip.Width(), guess,
+                                         scratch.posts + team.rank() * kPostWords, space);
+  team.Sync([&] {
+    if (posted <= kPostKeys) meanwhile(space.own_columns, posted);
+  });
   uint32_t* const blocks = lists + team.size() * kPostWords;
   const uint32_t n = ReadPosts(scratch.posts, team.size(), lists, blocks, space);
   // The guess was too high, or a block had too much to post.
-  if (n < k) return ChooseFromAll<kThreads, Team>(round, strip, keys, lists, winners);
+  if (n < k) {
+    return ChooseFromAll<kThreads, Team>(round, strip, keys, lists, winners) ? WhoFires::kListed
+                                                                             : WhoFires::kNobody;
+  }
   constexpr int kMostPosted = kMaxTeam * kPostKeys;
   const Threshold threshold = FindThreshold<kMostPosted>(
       n, [lists](uint32_t i) { return lists[i]; }, {k, k, kZeroKey}, space.warps, space.histogram);
-  if (!Fires(threshold, k)) return false;
+  if (!Fires(threshold, k)) return WhoFires::kNobody;
   if (threadIdx.x < 32) {
     AddPostedWinners(round, strip, team.rank(), lists, blocks, threshold, space, winners);
   }
-  return true;
+  return WhoFires::kPosted;
 }
 
 }  // namespace brainjax

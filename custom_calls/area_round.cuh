@@ -93,14 +93,24 @@ __global__ void __launch_bounds__(L::kThreads, L::kThreads <= 256 ? 3 : 1)
     }
     __syncthreads();
 
+    WhoFires who = WhoFires::kListed;
+    SynapsesAhead<L> ahead;
     if (chooses) {
-      const bool fires = ChooseWinners(team, round, strip, keys, guess, lists, space, winners);
-      if (team.rank() == 0) WriteCount(round, b, fires);
+      who = ChooseWinners(team, round, strip, keys, guess, lists, space, winners,
+                          [&](const int32_t* columns, uint32_t number) {
+                            ahead.Read(round, plan, strip, strip_space.fibers, terms, columns,
+                                       number);
+                          });
+      if (team.rank() == 0) WriteCount(round, b, who != WhoFires::kNobody);
     } else {
       KeepWinners(round, strip, team.rank() == 0, winners);
     }
     __syncthreads();
-    Learn<L>(round, plan, b, strip_space.fibers, terms, winners);
+    if (who == WhoFires::kPosted && ahead.all) {
+      ahead.Learn(strip_space.fibers, space.own_winners);
+    } else {
+      Learn<L>(round, plan, b, strip_space.fibers, terms, winners);
+    }
     __syncthreads();  // shared memory is free again
   }
 }

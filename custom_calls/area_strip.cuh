@@ -185,6 +185,60 @@ __device__ void SumStrip(const AreaRound& round, const AreaPlan& plan, const Are
   }
 }
 
+// Synapses onto the few neurons of a strip that may win, read before it is known which do: while
+// the blocks of a team meet, nothing else is on the way. Nothing is read if these neurons are many,
+// and by layouts for wider strips, whose registers are full.
+template <typename L>
+struct SynapsesAhead {
+  using W = typename L::W;
+  static constexpr bool kReads = L::kGroups == 16;
+  static constexpr int kNumber = 2;  // of a thread
+  static constexpr int kBusy = 32;  // threads that do not read: one of them meets the other blocks
+  W* weights[kNumber];
+  W old[kNumber];
+  float pre[kNumber];
+  int fiber[kNumber];
+  uint32_t neuron[kNumber];  // its place among those that may win
+  bool all = false;          // have been read
+
+  // The whole block calls it: `columns` of the strip, `number` of them, may win.
+  __device__ void Read(const AreaRound& round, const AreaPlan& plan, const AreaStrip& strip,
+                       const StripFiber* fibers, const Term* terms, const int32_t* columns,
+                       uint32_t number) {
+    if constexpr (!kReads) return;
+    constexpr uint32_t kReaders = L::kThreads - kBusy;
+    const uint32_t synapses = plan.terms[round.num_fibers] * number;
+    all = synapses <= kNumber * kReaders;
+    if (!all || number == 0) return;
+#pragma unroll
+    for (int u = 0; u < kNumber; ++u) {
+      weights[u] = nullptr;
+      const uint32_t i = threadIdx.x - kBusy + u * kReaders;
+      if (threadIdx.x < kBusy || i >= synapses) continue;
+      const uint32_t t = i / number, place = i - t * number;
+      int f = 0;
+      while (t >= plan.terms[f + 1]) ++f;
+      const Term term = terms[t];
+      if (term.row < 0 || !fibers[f].learns) continue;
+      fiber[u] = f, neuron[u] = place, pre[u] = term.value;
+      weights[u] = WeightsOf<W>(round, f, strip.b) + term.row * round.num_post + strip.begin +
+                   columns[place];
+      old[u] = __ldcg(weights[u]);
+    }
+  }
+
+  // Strengthens those onto the winners, a bit each; they have the value 1.
+  __device__ void Learn(const StripFiber* fibers, uint32_t winners) const {
+    if (winners == 0) return;
+#pragma unroll
+    for (int u = 0; u < kNumber; ++u) {
+      if (weights[u] == nullptr || (winners >> neuron[u] & 1) == 0) continue;
+      const StripFiber& learning = fibers[fiber[u]];
+      Strengthen(weights[u], old[u], pre[u], 1.0f, learning.beta, learning.w_max);
+    }
+  }
+};
+
 // Every fiber that learns changes its synapses from who sent to the strip's winners. The whole
 // block calls it, after a barrier.
 template <typename L>
