@@ -57,13 +57,16 @@ class HostLoop:
         self._params = jax.device_put(params, device)
         # No burst changes the key, which JAX would wrap anew each time.
         self._key = state.key
-        self._state = jax.device_put(jax.tree.map(jnp.copy, state.replace(key=None)), device)
+        self._state = jax.device_put(
+            jax.tree.map(jnp.copy, dataclasses.replace(state, key=None)), device
+        )
         self._advance = _compiled(config, sampler, device)
 
     @property
     def state(self) -> State:
         """The network after the last burst, copied."""
-        return jax.tree.map(jnp.copy, self._state).replace(key=self._key)
+        state = jax.tree.map(jnp.copy, self._state)
+        return dataclasses.replace(state, key=self._key)
 
     def __call__(
         self, ids: Numbers = (), potentials: Numbers = (), *, fatigued: bool = False
