@@ -10,6 +10,7 @@ import numpy as np
 from _case import ROTATED_BYTES, Case, same_bits
 
 from brainjax import burst, metrics, ops, simulation, timing
+from brainjax.burst import host_loop
 
 # Bytes that a burst must move: of an injection, of a synapse that carries a spike, and of a
 # candidate, whose kind is read and whose state is read and written.
@@ -70,13 +71,16 @@ def _rows(num_neurons, fan_out, key):
     )
 
 
-def case_of(draw: Callable[[], Network], contenders: dict, facts: dict) -> Case:
+def case_of(
+    draw: Callable[[], Network], contenders: dict, facts: dict, limits: tuple[str, ...] = ()
+) -> Case:
     """A case in which all implementations run the bursts of a network.
 
     Args:
         draw: returns the network.
         contenders: by name, what starts bursts and tells what they left: see `resident`.
         facts: where to note what was counted, and what each of them compiled and fired.
+        limits: names of those that are limits, not implementations.
     """
     net = draw()
     events = net.injected.shape[1] * net.fan_out
@@ -100,6 +104,7 @@ def case_of(draw: Callable[[], Network], contenders: dict, facts: dict) -> Case:
             name: functools.partial(build, name, make) for name, make in contenders.items()
         },
         in_cache=len(net.injected) * moved < ROTATED_BYTES,
+        limits=limits,
     )
 
 
@@ -166,6 +171,23 @@ def through_host(net: Network):
         return ()
 
     return start, lambda: fired, len(net.injected)
+
+
+def exchange_alone(net: Network):
+    """The two transfers of `through_host` in a call of their own, of which nothing is computed."""
+    size = net.injected.shape[1]
+    (device,) = net.params.synapses.fixed.indptr.devices()
+    where, returned = host_loop.host_memory(device), None
+    # A report is twice as long as what is injected: so much room does the sampler have.
+    exchange = jax.jit(lambda packet: jnp.concatenate([packet, packet]), out_shardings=where)
+
+    def start():
+        nonlocal returned
+        for ids in net.injected:
+            returned = np.asarray(exchange(np.concatenate([ids, ids], dtype=np.int32)))
+        return ()
+
+    return start, lambda: returned[:size], len(net.injected)
 
 
 def _plain_burst(tables, injected, carry):

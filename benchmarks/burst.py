@@ -6,6 +6,7 @@ Measured:  each burst injects other neurons, and exactly those fire: the synapse
            more, which is checked, as is the number of candidates. "resident": rounds of all
            bursts in one compiled loop. "host": injections come from the host and the list of who
            fired goes back to it, burst by burst. Implementations take turns; the median of a burst.
+           The limit there is the same exchange of arrays in a call that computes nothing.
            Compilation is apart. The plain ones leave out most of the model: limits, excitability,
            fatigue, and that only candidates leak; they give their lists twice the room that is
            needed.
@@ -26,6 +27,7 @@ from _case import row_of
 from brainjax import experiment, metrics, ops
 
 _SHARE = 0.01  # of the neurons, injected in each burst
+_EXCHANGE = "exchange alone"
 # Microseconds a burst with 1 % of the neurons sending: (kind, fan-out) to neurons to time.
 _CUDA = "its CUDA kernels alone, of which nothing fires, H100 80GB"
 _COPIES = "its CUDA kernels with the copies of its back-end, H100 80GB"
@@ -50,6 +52,7 @@ def _makers(settings, kind):
             "brainjax": cases.through_host,
             "jnp": cases.jnp_through_host,
             "numpy": cases.numpy_bursts,
+            _EXCHANGE: cases.exchange_alone,
         }
     return {
         "brainjax": functools.partial(cases.resident, rounds=settings.rounds),
@@ -119,9 +122,8 @@ def _row(settings, n, fan_out, kind, bandwidth):
     makers = _makers(settings, kind)
     if jax.default_backend() != "cpu":
         del makers["numpy"]
-    build = functools.partial(
-        cases.case_of, functools.partial(cases.network, *sizes), makers, facts
-    )
+    draw, limits = functools.partial(cases.network, *sizes), tuple({_EXCHANGE} & set(makers))
+    build = functools.partial(cases.case_of, draw, makers, facts, limits)
     row = row_of(settings, f"{n:,} x {fan_out}, {kind}", build, bandwidth)
     del row["launch_apart"]
     where, times = _FEAGI.get((jax.default_backend(), kind), {}).get(fan_out, ("", {}))

@@ -35,11 +35,11 @@ def whole(name: str, values: Numbers, largest: int) -> np.ndarray:
     kind = values.dtype.kind
     require(kind in "iuf", name, "whole numbers", values.dtype)
     exact = values.astype(np.float64) if kind == "f" else values
-    is_wrong = (exact < 0) | (exact > largest)
+    is_right = (exact >= 0) & (exact <= largest)
     if kind == "f":
-        is_wrong |= exact != np.trunc(exact)
-    wrong = values[is_wrong]
-    require(not wrong.size, name, f"whole numbers in 0..{largest}", wrong[:1])
+        is_right &= exact == np.trunc(exact)
+    if not is_right.all():
+        require(False, name, f"whole numbers in 0..{largest}", values[~is_right][:1])
     return exact.astype(np.int64, copy=False)
 
 
@@ -50,8 +50,9 @@ def amounts(name: str, values: Numbers, size: int) -> np.ndarray:
         ValueError: there are not as many, or one is not finite.
     """
     values = of_each(name, values, size, np.float32)
-    odd = values[~np.isfinite(values)]
-    require(not odd.size, name, "finite", odd[:1])
+    is_finite = np.isfinite(values)
+    if not is_finite.all():
+        require(False, name, "finite", values[~is_finite][:1])
     return values
 
 

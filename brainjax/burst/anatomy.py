@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from brainjax import ops
-from brainjax.burst.drive import Drive, injections
+from brainjax.burst.drive import Drive, injections, list_injections
 from brainjax.validation import Numbers, of_each, require
 
 Auto = Literal["auto"]
@@ -241,10 +241,12 @@ class Config:
 
         Cost: a sort of the ids on the host, and one transfer of 8 bytes per entry.
         """
-        indices, values, size = injections(self.num_neurons, ids, potentials, capacity)
+        ids, potentials, room = injections(self.num_neurons, ids, potentials, capacity)
+        indices, values = np.empty(room, np.int32), np.empty(room, np.float32)
+        list_injections(ids, potentials, self.num_neurons, indices, values)
         # All at once: a burst that comes from the host waits for this.
         indices, values, count, tired = jax.device_put(
-            (indices, values, np.int32(size), np.bool_(fatigued))
+            (indices, values, np.int32(ids.size), np.bool_(fatigued))
         )
         return Drive(injected=ops.ActiveSet(indices, values, count), fatigued=tired)
 

@@ -22,9 +22,9 @@ class Drive:
 def injections(
     num_neurons: int, ids: Numbers, potentials: Numbers, capacity: int | None
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """Return ids in ascending order and potentials, both [capacity], and how many there are.
+    """Return ids in ascending order, their potentials, and for how many there is room.
 
-    Entries behind these are `num_neurons` and 0. By default there is just enough room.
+    By default there is just enough.
 
     Raises:
         ValueError: as `Config.drive`.
@@ -37,7 +37,12 @@ def injections(
     if (ids[1:] < ids[:-1]).any():
         order = np.argsort(ids, kind="stable")
         ids, potentials = ids[order], potentials[order]
-    indices = np.full(room, num_neurons, np.int32)
-    values = np.zeros(room, np.float32)
+    return ids, potentials, room
+
+
+def list_injections(
+    ids: np.ndarray, potentials: np.ndarray, nobody: int, indices: np.ndarray, values: np.ndarray
+) -> None:
+    """Write ids and potentials into the entries of a list, and `nobody` and 0 behind them."""
     indices[: ids.size], values[: ids.size] = ids, potentials
-    return indices, values, ids.size
+    indices[ids.size :], values[ids.size :] = nobody, 0

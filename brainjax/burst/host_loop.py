@@ -11,7 +11,7 @@ from jax.sharding import SingleDeviceSharding
 from brainjax import ops
 from brainjax.burst import dynamics
 from brainjax.burst.anatomy import Config
-from brainjax.burst.drive import Drive, injections
+from brainjax.burst.drive import Drive, injections, list_injections
 from brainjax.burst.dynamics import Params, State
 from brainjax.burst.readout import Sample, Sampler
 from brainjax.validation import Numbers, require
@@ -88,10 +88,13 @@ class HostLoop:
         return neurons[:count], fired_at[:count]
 
     def _pack(self, ids, potentials, fatigued):
-        n = self._config.num_neurons
-        indices, values, size = injections(n, ids, potentials, self._capacity)
-        head = np.array([size, fatigued], np.int32)
-        return np.concatenate([head, indices, values.view(np.int32)])
+        n, capacity = self._config.num_neurons, self._capacity
+        ids, potentials, _ = injections(n, ids, potentials, capacity)
+        packet = np.empty(_HEAD + 2 * capacity, np.int32)  # a new one: JAX may still read the last
+        packet[:_HEAD] = ids.size, fatigued
+        indices, values = packet[_HEAD : _HEAD + capacity], packet[_HEAD + capacity :]
+        list_injections(ids, potentials, n, indices, values.view(np.float32))
+        return packet
 
     def _fetch(self, count):
         """All who fired in the last burst."""
@@ -108,10 +111,16 @@ def _compiled(config, sampler, device):
         state = dynamics.step(config, params, state, _unpack_drive(packet))
         return state, _report(sampler(state))
 
-    # A copy that the host would ask for itself takes longer than the burst.
-    pinned = SingleDeviceSharding(device, memory_kind="pinned_host")
-    where = pinned if device.platform == "gpu" else None
-    return jax.jit(advance, donate_argnums=1, out_shardings=(None, where))
+    return jax.jit(advance, donate_argnums=1, out_shardings=(None, host_memory(device)))
+
+
+def host_memory(device) -> SingleDeviceSharding | None:
+    """Return where a device writes what the host reads in place, None if that is its own memory.
+
+    A copy that the host asks for itself takes longer than a burst.
+    """
+    is_apart = device.platform == "gpu"
+    return SingleDeviceSharding(device, memory_kind="pinned_host") if is_apart else None
 
 
 def _unpack_drive(packet: jax.Array) -> Drive:
