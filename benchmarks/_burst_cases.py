@@ -187,7 +187,7 @@ def exchange_alone(net: Network):
             returned = np.asarray(exchange(np.concatenate([ids, ids], dtype=np.int32)))
         return ()
 
-    return start, lambda: returned[:size], len(net.injected)
+    return start, lambda: np.asarray(returned)[:size], len(net.injected)
 
 
 def _plain_burst(tables, injected, carry):
