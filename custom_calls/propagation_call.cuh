@@ -16,14 +16,18 @@ namespace propagation {
 
 constexpr int kThreads = 512;
 constexpr int kBlocksPerMultiprocessor = 2;
-constexpr int kSumThreads = 1024;
-// Synapses that a block sorts at a time: two blocks share a multiprocessor's memory.
+constexpr int kSumThreads = 768, kSumBlocksPerMultiprocessor = 2;
+// Synapses that a block sorts at a time: at most so many that two blocks share the memory of a
+// multiprocessor that has much.
 constexpr int64_t kUnitTile = 1 << 14, kWeightedTile = 7680, kMinTile = 1 << 10;
+// Shared memory that a kernel of the sort names itself, at most, and that each block takes besides.
+constexpr int64_t kStaticBytes = 1 << 12, kReservedBytes = 1 << 10;
 constexpr int64_t kMaxSorted = 1 << 26;  // synapses of one call; beyond, they are added in memory
 constexpr int64_t kMaxSortBlocks = 512;
 constexpr int64_t kSlices = 1 << 8;  // of the targets, unless these many would be too large
 constexpr int64_t kMaxSlices = 1 << 13;
-constexpr int kMinSliceBits = 10, kMaxSliceBits = 14;
+constexpr int kMinSliceBits = 10, kMaxSliceBits = 14;  // where scratch is for slices of 2^bits
+constexpr int kPlaceBits = 16;                          // of a target's place in its slice
 
 BRAINJAX_HOST_DEVICE constexpr int64_t MaxTile(bool weighted) {
   return weighted ? kWeightedTile : kUnitTile;
@@ -50,14 +54,46 @@ __device__ __forceinline__ void AwaitAndAdmit() {
   AdmitNextKernel();
 }
 
+// Targets cut into slices of equal size.
+struct Slices {
+  int count, shift;
+  uint32_t size, factor;
+
+  // As many as keep all of `blocks` blocks equally busy for some turns, where each has room for
+  // `room` sums; where these would be more than `most`, so many.
+  static Slices Of(int64_t num_post, int64_t most, int64_t blocks, int64_t room) {
+    const int64_t turns = CeilDiv(num_post, blocks * (room / kWarp * kWarp));
+    const int64_t wanted = std::min(most, blocks * turns);
+    Slices slices;
+    slices.size = static_cast<uint32_t>(CeilDiv(num_post, wanted * kWarp) * kWarp);
+    slices.count = static_cast<int>(CeilDiv(num_post, int64_t{slices.size}));
+    int bits = 0;
+    while (slices.size >> (bits + 1) > 0) ++bits;
+    // Above 2^(31 + bits) / size by at most 1: quotients are exact for targets below 2^30.
+    slices.factor = static_cast<uint32_t>((uint64_t{1} << (31 + bits)) / slices.size + 1);
+    slices.shift = bits - 1;
+    return slices;
+  }
+
+  // The slice of a target and, in the last bits, its place there.
+  __device__ __forceinline__ uint32_t Locate(uint32_t target) const {
+    const uint32_t slice = __umulhi(target, factor) >> shift;
+    return slice * ((1u << kPlaceBits) - size) + target;
+  }
+};
+
 // Scratch of one batch element, cut from a result buffer.
 struct Scratch {
   int32_t* words;
   int64_t stride;  // words of one batch element
   // Where each part starts.
   int64_t totals, unlike, tile_offsets, targets, contributions, end;
-  int64_t max_sorted;
-  int slices, slice_bits;
+  // What there is room for: synapses, and beginnings of slices in tiles.
+  int64_t max_sorted, max_offsets;
+  int max_slices;
+  // How the device sorts.
+  Slices slices;
+  int64_t tile;  // the most synapses that a block sorts at a time
 
   Scratch(int32_t* words, int64_t stride) : words(words), stride(stride) {}
 
@@ -65,23 +101,34 @@ struct Scratch {
   void Divide(int64_t num_counted, bool may_sort, bool weighted, int64_t max_synapses,
               int64_t num_post) {
     auto aligned = [](int64_t word) { return CeilDiv(word, 4) * 4; };
-    const int64_t tile = MaxTile(weighted);
-    const int64_t tiles = CeilDiv(std::min(max_synapses, kMaxSorted), tile);
-    slice_bits = kMinSliceBits;
+    const int64_t most = MaxTile(weighted);
+    const int64_t tiles = CeilDiv(std::min(max_synapses, kMaxSorted), most);
+    int slice_bits = kMinSliceBits;
     while (slice_bits < kMaxSliceBits && num_post > kSlices << slice_bits) ++slice_bits;
-    slices = static_cast<int>(CeilDiv(num_post, int64_t{1} << slice_bits));
-    max_sorted = tiles * tile;
+    max_slices = static_cast<int>(CeilDiv(num_post, int64_t{1} << slice_bits));
+    max_sorted = tiles * most;
+    max_offsets = (tiles + kMaxSortBlocks) * (max_slices + 1);
     totals = 2 * num_counted;
     unlike = totals + (num_counted > 0 ? 2 * kChunks : 0);
     tile_offsets = aligned(unlike + kMaxSortBlocks);
-    targets = aligned(tile_offsets + CeilDiv((tiles + kMaxSortBlocks) * (slices + 1), 2));
-    contributions = targets + aligned((max_sorted + tile) / 2);
-    end = may_sort ? contributions + (weighted ? max_sorted + tile : 0) : unlike;
+    targets = aligned(tile_offsets + CeilDiv(max_offsets, 2));
+    contributions = targets + aligned((max_sorted + most) / 2);
+    end = may_sort ? contributions + (weighted ? max_sorted + most : 0) : unlike;
   }
 
+  // Fits a sort by `blocks` blocks to what the device has room for. Small tiles have more
+  // beginnings of slices; where there is no scratch for these, fewer synapses are sorted.
+  void FitSort(const Slices& fitting, int64_t fitting_tile, int64_t blocks) {
+    slices = fitting;
+    tile = fitting_tile;
+    max_sorted = std::min(max_sorted, (max_offsets / (slices.count + 1) - blocks) * tile);
+  }
+
+  // Reckons in bytes: the compiler would add words to those of an element, at each access anew.
   template <typename T>
   __device__ T* Part(int64_t b, int64_t part) const {
-    return reinterpret_cast<T*>(words + b * stride + part);
+    return reinterpret_cast<T*>(reinterpret_cast<char*>(words) +
+                                sizeof(int32_t) * (b * stride + part));
   }
 };
 

@@ -17,6 +17,7 @@
 
 #include "propagation_call.cuh"
 #include "propagation_sort.cuh"
+#include "propagation_sum.cuh"
 
 namespace brainjax {
 namespace propagation {
@@ -195,18 +196,42 @@ int64_t MaxSynapses(const Call<typename Events::Weight>& call) {
   return Events::kCounted ? first.num_synapses : first.capacity * first.fan_out;
 }
 
+// Shared memory that a block may ask for where `blocks` share a multiprocessor.
+inline int64_t ShareOf(const Device& device, int64_t blocks) {
+  return (device.shared_memory + kReservedBytes) / blocks - kReservedBytes - kStaticBytes;
+}
+
+inline Slices SlicesOf(const Device& device, int64_t num_post, int64_t most) {
+  const int64_t blocks = int64_t{device.multiprocessors} * kSumBlocksPerMultiprocessor;
+  const int64_t room = ShareOf(device, kSumBlocksPerMultiprocessor) / sizeof(int32_t) - kWarp;
+  return Slices::Of(num_post, most, blocks, std::min(room, int64_t{1} << kPlaceBits));
+}
+
+// The most synapses that a block sorts at a time: whole warps of whole units.
+template <bool kWeighted>
+int64_t TileOf(const Device& device, int64_t slices) {
+  constexpr int64_t kWhole = 4 * kWarp;
+  const int64_t room = ShareOf(device, 1) - TileBuffers<kWeighted>::Bytes(0, slices);
+  return std::clamp(room / TileBuffers<kWeighted>::kSynapseBytes / kWhole * kWhole, kMinTile,
+                    MaxTile(kWeighted));
+}
+
 template <typename Events, bool kTold>
 cudaError_t StartSort(const Launcher& launcher, Call<typename Events::Weight> call) {
   constexpr bool kWeighted = !std::is_same_v<typename Events::Weight, UnitWeight>;
   const dim3 grid = launcher.Grid(kMaxSortBlocks, call.batch.size);
+  const Slices slices =
+      SlicesOf(launcher.device, call.batch.first.num_post, call.scratch.max_slices);
+  const int64_t tile = TileOf<kWeighted>(launcher.device, slices.count);
   call.sort_blocks = grid.x;
+  call.scratch.FitSort(slices, tile, grid.x);
   cudaError_t error =
       launcher.StartOverlapping(SortKernel<Events>, grid, kThreads,
-                                TileBuffers<kWeighted>::Bytes(call.scratch.slices), call);
+                                TileBuffers<kWeighted>::Bytes(tile, slices.count), call);
   if (error != cudaSuccess) return error;
-  const dim3 slices(static_cast<unsigned>(call.scratch.slices), grid.y);
-  error = launcher.StartOverlapping(SumKernel<Events, kTold>, slices, kSumThreads,
-                                    sizeof(int32_t) << call.scratch.slice_bits, call);
+  error = launcher.StartOverlapping(
+      SumKernel<Events, kTold>, dim3(static_cast<unsigned>(slices.count), grid.y), kSumThreads,
+      (int64_t{slices.size} + kWarp) * sizeof(int32_t), call);
   if (error != cudaSuccess) return error;
   using Adder = std::conditional_t<kTold, MarkingAdder, SumAdder>;
   return launcher.StartOverlapping(RestKernel<Events, Adder>, grid, kThreads, 0, call);
@@ -221,7 +246,7 @@ bool DivideScratch(Call<typename Events::Weight>* call) {
   call->scratch.Divide(Events::kCounted ? first.capacity : 0, may_sort,
                        !std::is_same_v<W, UnitWeight>, MaxSynapses<Events>(*call), first.num_post);
   return call->scratch.end <= call->scratch.stride &&
-         (!may_sort || call->scratch.slices <= kMaxSlices);
+         (!may_sort || call->scratch.max_slices <= kMaxSlices);
 }
 
 // Blocks that clear the sums and count rows.
