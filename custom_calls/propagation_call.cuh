@@ -16,7 +16,7 @@ namespace propagation {
 
 constexpr int kThreads = 512;
 constexpr int kBlocksPerMultiprocessor = 2;
-constexpr int kSumThreads = 768, kSumBlocksPerMultiprocessor = 2;
+constexpr int kSumThreads = 1024, kSumBlocksPerMultiprocessor = 1;
 // Synapses that a block sorts at a time: at most so many that two blocks share the memory of a
 // multiprocessor that has much.
 constexpr int64_t kUnitTile = 1 << 14, kWeightedTile = 7680, kMinTile = 1 << 10;

@@ -61,6 +61,8 @@ class HostLoop:
             jax.tree.map(jnp.copy, dataclasses.replace(state, key=None)), device
         )
         self._advance = _compiled(config, sampler, device)
+        # Free again when who fired has come back: JAX has read it then.
+        self._packet = np.empty(_HEAD + 2 * capacity, np.int32)
 
     @property
     def state(self) -> State:
@@ -88,11 +90,10 @@ class HostLoop:
         return neurons[:count], fired_at[:count]
 
     def _pack(self, ids, potentials, fatigued):
-        n, capacity = self._config.num_neurons, self._capacity
-        ids, potentials, _ = injections(n, ids, potentials, capacity)
-        packet = np.empty(_HEAD + 2 * capacity, np.int32)  # a new one: JAX may still read the last
+        n, packet = self._config.num_neurons, self._packet
+        ids, potentials, _ = injections(n, ids, potentials, self._capacity)
         packet[:_HEAD] = ids.size, fatigued
-        indices, values = packet[_HEAD : _HEAD + capacity], packet[_HEAD + capacity :]
+        indices, values = np.split(packet[_HEAD:], 2)
         list_injections(ids, potentials, n, indices, values.view(np.float32))
         return packet
 
