@@ -176,3 +176,20 @@ def test_a_damaged_recording_is_refused(tmp_path, capsys):
     code = experiment.main(module, ["--vector", str(tmp_path / "recording.npz")])
     assert code == experiment.CANNOT_RUN
     assert "fired_id must be below 63" in capsys.readouterr().err
+
+
+def test_a_genome_whose_synapses_are_drawn_runs(tmp_path):
+    """With an attractivity below 100 percent, a seed decides which synapses there are."""
+    module = experiment.load("experiments", "genome_run")
+    tree = json.loads(module.OWN.read_text())
+    for genes in tree["blueprint"].values():
+        genes["synapse_attractivity"] = 50
+    path, written = tmp_path / "half.json", tmp_path / "result.json"
+    path.write_text(json.dumps(tree))
+    synapses = []
+    for seed in ("1", "2"):
+        flags = ["--bursts", "2", "--genome", str(path), "--seed", seed, "--json", str(written)]
+        assert experiment.main(module, flags) == experiment.OK
+        synapses.append(json.loads(written.read_text())["results"][0]["synapses"])
+    assert synapses[0] != synapses[1]
+    assert all(0.4 * 2_449 < count < 0.6 * 2_449 for count in synapses)
