@@ -1155,8 +1155,11 @@ def test_config_errors(changes, message):
 
 
 def test_mapping_errors():
-    with pytest.raises(ValueError, match="window of mapping 'a->b' must be at least 1; got 0"):
-        burst.Mapping("a", "b", 0)
+    for window in (0, 16_385, 10**9):
+        rule = rf"window of mapping 'a->b' must be in 1..16384; got {window}$"
+        with pytest.raises(ValueError, match=rule):
+            burst.Mapping("a", "b", window)
+    assert burst.Mapping("a", "b", 16_384).window == 16_384
     with pytest.raises(ValueError, match="strength of mapping 'a->b' must be finite"):
         burst.Mapping("a", "b", 1, strength=np.nan)
 

@@ -16,6 +16,7 @@ from brainjax.validation import Numbers, amounts, of_each, require, whole
 
 Auto = Literal["auto"]
 MAX_BYTE = 255
+MAX_WINDOW = 2**14  # bursts of a mapping: 2 KiB per neuron, and the time to compile them
 # Bytes of an entry of the drive, and of what a candidate reads and writes: state, and its kind.
 _INJECTION, _CANDIDATE = 8, 18
 
@@ -69,7 +70,8 @@ class Mapping:
     inhibitory: bool = False  # type of synapses that are made
 
     def __post_init__(self):
-        require(self.window >= 1, f"window of mapping {self.name!r}", "at least 1", self.window)
+        inside = 1 <= self.window <= MAX_WINDOW
+        require(inside, f"window of mapping {self.name!r}", f"in 1..{MAX_WINDOW}", self.window)
         finite = math.isfinite(self.strength) and self.strength >= 0
         field = f"strength of mapping {self.name!r}"
         require(finite, field, "finite and at least 0", self.strength)
