@@ -1,6 +1,7 @@
 """What a burst engine consists of, by which rules it runs, and what is injected into a burst."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 from typing import Literal, no_type_check
@@ -211,9 +212,15 @@ class Config:
         Raises:
             ValueError: there is none of that name.
         """
-        names = self.area_names
-        require(name in names, "area", f"one of {', '.join(map(repr, names))}", repr(name))
-        return names.index(name)
+        if name not in self._places:
+            known = ", ".join(map(repr, self.area_names))
+            raise ValueError(f"area must be one of {known}; got {name!r}")
+        return self._places[name]
+
+    @functools.cached_property
+    def _places(self):
+        """Place of each area in `areas`: a genome may have thousands of mappings to look up."""
+        return {name: place for place, name in enumerate(self.area_names)}
 
     def is_divided(self, area: Area) -> bool:
         """Tell whether the neurons of an area share out what they send among their synapses."""
