@@ -2,6 +2,11 @@
 
 import base64
 import json
+import math
+import struct
+import zipfile
+import zlib
+from pathlib import Path
 
 import numpy as np
 
@@ -18,54 +23,151 @@ CORE = {
     "snooze": 0,
     "accumulates": 1,
 }
-NEURONS = (
-    "n_threshold",
-    "n_tlimit",
-    "n_leak",
-    "n_excit",
-    "n_refrac",
-    "n_cfl",
-    "n_snooze",
-    "n_mpacc",
-)
-SYNAPSES = ("s_src", "s_dst", "s_w", "s_psp", "s_typ")
+# Arrays of a recording, each with its type.
+NEURONS = {
+    "n_threshold": "float32",
+    "n_tlimit": "float32",
+    "n_leak": "float32",
+    "n_excit": "float32",
+    "n_refrac": "uint16",
+    "n_cfl": "uint16",
+    "n_snooze": "uint16",
+    "n_mpacc": "uint8",
+}
+SYNAPSES = {
+    "s_src": "uint32",
+    "s_dst": "uint32",
+    "s_w": "uint8",
+    "s_psp": "uint8",
+    "s_typ": "uint8",
+}
 LISTS = {"fcl": ("fcl_id", "fcl_p"), "fired": ("fired_id", "fired_mp")}  # ids and values
 STATES = {"mp": "potential", "rc": "countdown", "cfc": "fire_count"}
-NEEDED = ("meta", "n_area", *NEURONS, *SYNAPSES, "inj_off", "inj_id", "inj_p", *STATES)
+_LISTED = {"inj": ("inj_id", "inj_p"), **LISTS}
+_BASE = len(("death", "power", "fatigue"))
+_FACTS = {"base", "power", "flags", "stdp"}  # of its meta
+_BROKEN = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    RuntimeError,  # NotImplementedError is one
+    ValueError,
+)
 
 
 def load(path):
-    """The arrays of a file, each checked before it is used."""
-    with np.load(path, allow_pickle=False) as file:
-        arrays = dict(file)
-    if "val" in arrays:  # random numbers by id and burst, of which there is nothing to check
-        return arrays
-    missing = sorted({*NEEDED, *(n for of in LISTS.values() for n in of)} - arrays.keys())
-    experiment.require(not missing, str(path), "a recording of the burst engine", f"no {missing}")
-    synapses, neurons = len(arrays["s_src"]), len(arrays["n_area"])
-    bursts, size = arrays["mp"].shape
-    all_neurons = neurons + json.loads(str(arrays["meta"]))["base"]
-    experiment.require(size == all_neurons, "mp", f"of {all_neurons} neurons", size)
-    for names, length in ((NEURONS, neurons), (SYNAPSES, synapses)):
-        for name in names:
-            experiment.require(
-                arrays[name].shape == (length,), name, f"{length} long", arrays[name].shape
+    """The arrays of a file, each checked before it is used, and of the type of the format."""
+    arrays = _read(path)
+    if "val" in arrays:  # random numbers by id and burst
+        _require_names(path, arrays, {"ids", "bursts"})
+        ids, bursts = arrays["ids"].size, arrays["bursts"].size
+        table = {
+            "ids": ("uint32", (ids,)),
+            "bursts": ("uint64", (bursts,)),
+            "val": ("float32", (ids, bursts)),
+        }
+    else:
+        table = _table(path, arrays)
+    arrays |= {name: _typed(name, arrays[name], *form) for name, form in table.items()}
+    if "val" not in arrays:
+        _facts(arrays["meta"])
+        for name, (ids, _) in _LISTED.items():
+            _check_list(
+                f"{name}_off", arrays[f"{name}_off"], ids, arrays[ids], arrays["mp"].shape[1]
             )
-    for off, ids in (("inj_off", "inj_id"), ("fcl_off", "fcl_id"), ("fired_off", "fired_id")):
-        offsets, listed = arrays[off], arrays[ids]
-        rising = len(offsets) == bursts + 1 and offsets[0] == 0 and (np.diff(offsets) >= 0).all()
-        whole = rising and offsets[-1] == len(listed)
-        experiment.require(bool(whole), off, f"rising from 0 to {len(listed)}", offsets[-1:])
-        below = not len(listed) or int(listed.max()) < size
-        experiment.require(below, ids, f"below {size}", listed.max(initial=0))
     return arrays
+
+
+def _read(path):
+    experiment.require(Path(path).exists(), "vector", "a file", path)
+    experiment.require(zipfile.is_zipfile(path), str(path), "an npz", "another file, or none")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return dict(file)
+    except _BROKEN as error:
+        raise ValueError(f"{path} must be a whole npz without objects; got {error}") from None
+
+
+def _require_names(path, arrays, names):
+    missing = sorted(names - arrays.keys())
+    experiment.require(not missing, str(path), "a recording of the burst engine", f"no {missing}")
+
+
+def _table(path, arrays):
+    """Type and shape of each array of a recording."""
+    lists = {name for of in _LISTED.values() for name in of} | {f"{each}_off" for each in _LISTED}
+    _require_names(path, arrays, {"meta", "n_area", *NEURONS, *SYNAPSES, *lists, *STATES})
+    neurons, synapses = arrays["n_area"].size, arrays["s_src"].size
+    bursts = arrays["inj_off"].size - 1
+    experiment.require(bursts >= 1, "bursts", "at least 1", bursts)
+    table = {"n_area": ("uint32", (neurons,))}
+    table |= {name: (dtype, (neurons,)) for name, dtype in NEURONS.items()}
+    table |= {name: (dtype, (synapses,)) for name, dtype in SYNAPSES.items()}
+    for name, (ids, values) in _LISTED.items():
+        size = arrays[ids].size
+        table[f"{name}_off"] = ("int64", (bursts + 1,))
+        table |= {ids: ("uint32", (size,)), values: ("float32", (size,))}
+    states = (bursts, _BASE + neurons)
+    table |= {"mp": ("float32", states), "rc": ("uint16", states), "cfc": ("uint16", states)}
+    return table | ({"w": ("uint8", (bursts, synapses))} if "w" in arrays else {})
+
+
+def _typed(name, values, dtype, shape):
+    """An array of its type, if none of its values changes by that."""
+    experiment.require(values.shape == shape, f"shape of {name}", shape, values.shape)
+    experiment.require(values.dtype.kind in "biuf", name, "numbers", values.dtype)
+    with np.errstate(invalid="ignore", over="ignore"):
+        typed = values.astype(dtype)
+    wrong = typed != values
+    if typed.dtype.kind == "f":
+        wrong &= ~np.isnan(values)
+    experiment.require(not wrong.any(), name, f"of {dtype}", values[wrong][:1])
+    return typed
+
+
+def _check_list(off, offsets, name, ids, size):
+    rising = offsets[0] == 0 and (np.diff(offsets) >= 0).all() and offsets[-1] == len(ids)
+    experiment.require(bool(rising), off, f"rising from 0 to {len(ids)}", offsets[-1:])
+    largest = int(ids.max(initial=0))
+    experiment.require(largest < size, name, f"below {size}", largest)
+
+
+def _facts(meta):
+    """What a recording says about its network, checked."""
+    try:
+        facts = json.loads(str(meta))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"meta must be JSON; got {str(error)[:80]}") from None
+    experiment.require(isinstance(facts, dict), "meta", "a JSON object", type(facts).__name__)
+    missing = sorted(_FACTS - facts.keys())
+    experiment.require(not missing, "meta", f"of {sorted(_FACTS)}", f"no {missing}")
+    experiment.require(facts["base"] == _BASE, "base of meta", _BASE, facts["base"])
+    power, flags, stdp = (facts[name] for name in ("power", "flags", "stdp"))
+    experiment.require(power is None or _is_number(power), "power of meta", "a number", power)
+    rule = "two flags for each area, by its number"
+    experiment.require(isinstance(flags, dict), "flags of meta", rule, flags)
+    for area, pair in flags.items():
+        is_pair = isinstance(pair, list) and len(pair) == 2 and all(each in (0, 1) for each in pair)
+        experiment.require(area.isdecimal() and is_pair, "flags of meta", rule, {area: pair})
+    rule = "mappings: two areas, a window, and three numbers"
+    experiment.require(isinstance(stdp, list), "stdp of meta", rule, stdp)
+    for mapping in stdp:
+        is_six = isinstance(mapping, list) and len(mapping) == 6 and all(map(_is_number, mapping))
+        is_right = is_six and all(isinstance(each, int) for each in mapping[:3])
+        experiment.require(is_right, "stdp of meta", rule, mapping)
+    return facts
+
+
+def _is_number(value):
+    return isinstance(value, int | float) and abs(value) < 2**63 and math.isfinite(value)
 
 
 def draw_network(settings):
     """A random network and what is injected. Weights are small whole numbers: sums are exact."""
     rng = np.random.default_rng(settings.seed)
     n, size = settings.neurons, settings.neurons * settings.fan_out
-    base = len(("death", "power", "fatigue"))
+    base = _BASE
     injected = max(1, n // 20)
     return {
         "meta": np.array(json.dumps({"base": base, "power": 1.0, "flags": {}, "stdp": []})),
@@ -91,10 +193,11 @@ def draw_network(settings):
 
 def network_of(arrays):
     """The network of a recording, with its core neurons in front."""
-    meta = json.loads(str(arrays["meta"]))
+    meta = _facts(arrays["meta"])
     core = np.arange(meta["base"])
     place = np.concatenate([core, arrays["n_area"]])
     flags = {int(area): map(bool, pair) for area, pair in meta["flags"].items()}
+    plastic = {area for pre, post, *_ in meta["stdp"] for area in (pre, post)}
     columns = {
         name: np.concatenate([np.full(core.size, value), arrays[key]])
         for (name, value), key in zip(CORE.items(), NEURONS, strict=True)
@@ -106,7 +209,8 @@ def network_of(arrays):
         synapses=connectomes.synapses(*edges, inhibitory=kind > 0),
         areas=tuple(
             _area(index, meta["power"], *flags.get(index, (None, None)))
-            for index in sorted({*place.tolist(), *flags})
+            # The engine also knows areas in which nobody is.
+            for index in sorted({*place.tolist(), *flags, *plastic})
         ),
         plastic=tuple(
             connectomes.PlasticMapping(

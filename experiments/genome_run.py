@@ -40,6 +40,7 @@ class Settings:
     strict: bool = False  # FEAGI's semantics, accidents included
     on_unknown: Literal["error", "skip"] = "error"  # morphologies that are not dispatched
     legacy_units: Literal["error", "keep", "percent"] = "error"  # leak and excitability in percent
+    seed: int = 0  # of the synapses that are drawn, where an attractivity is below 100 percent
     backend: Backend = "auto"
 
     def __post_init__(self):
@@ -57,6 +58,7 @@ def run(settings: Settings) -> dict:
         strict=settings.strict,
         on_unknown=settings.on_unknown,
         legacy_units=settings.legacy_units,
+        key=jax.random.key(settings.seed),
     )
     config, params = connectomes.to_burst(
         network,

@@ -655,6 +655,42 @@ def test_a_share_is_rounded_once(fan_out, plastic, strict):
     assert_same_bits(np.asarray(records["inputs"][1][1:]), np.full(fan_out, expected))
 
 
+@pytest.mark.parametrize(("fan_out", "potential"), [(3, 51), (7, 49), (11, 253), (255, 51)])
+@pytest.mark.parametrize("weight", [5, 255])
+@pytest.mark.parametrize("plastic", [False, True])
+def test_a_whole_share_of_a_potential_is_whole(fan_out, potential, weight, plastic):
+    """With weights "u8": the potential times the weight is a multiple of the fan-out."""
+    n = fan_out + 1
+    many = {name: getattr(single(), name) * n for name in FIELDS}
+    columns = {"pre": [0] * fan_out, "post": list(range(1, n)), "weight": [weight] * fan_out}
+    columns |= {"strength": [1] * fan_out, "inhibitory": [False] * fan_out, "delay": [1] * fan_out}
+    network = Network(**many, **columns, area=[0] + [1] * fan_out, flags={0: (True, False)})
+    network.mappings = [(0, 1, 9, 1.0, 1.0, False, 1.0, False)] * plastic
+    config = config_of(network, strict=True)
+    injections = [[(0, float(potential))], []]
+    records, _ = run(config, params_of(network, config), drives_of(config, injections))
+    share, rest = divmod(weight * potential, fan_out)
+    assert rest == 0
+    np.testing.assert_array_equal(records["inputs"][1][1:], np.full(fan_out, share))
+
+
+def test_whole_shares_of_potentials_leave_the_halves_of_others():
+    """Beside potentials in thirds, 1 / 256 of a weight arrives too."""
+    n = 2 + 256
+    many = {name: getattr(single(), name) * n for name in FIELDS}
+    columns = {"pre": [0] * 3 + [1] * 256, "post": [2, 3, 4, *range(2, n)]}
+    columns |= {"weight": [255] * 3 + [1] * 256, "strength": [1] * 259}
+    columns |= {"inhibitory": [False] * 259, "delay": [1] * 259}
+    flags = {0: (True, False), 1: (False, False)}
+    network = Network(**many, **columns, area=[0, 1] + [2] * 256, flags=flags)
+    config = config_of(network, strict=True)
+    drives = drives_of(config, [[(0, 3.0), (1, 5.0)], []])
+    records, _ = run(config, params_of(network, config), drives)
+    expected = np.full(256, 1 / 256)
+    expected[:3] += 255
+    np.testing.assert_array_equal(records["inputs"][1][2:], expected)
+
+
 @pytest.mark.parametrize(
     ("potential", "rounded", "kept"),
     [(2.5, 3, 2.5), (254.5, 255, 254.5), (0.49999997, 0, 0.49999997), (400.0, 255, 400.0),
@@ -1155,8 +1191,11 @@ def test_config_errors(changes, message):
 
 
 def test_mapping_errors():
-    with pytest.raises(ValueError, match="window of mapping 'a->b' must be at least 1; got 0"):
-        burst.Mapping("a", "b", 0)
+    for window in (0, 16_385, 10**9):
+        rule = rf"window of mapping 'a->b' must be in 1..16384; got {window}$"
+        with pytest.raises(ValueError, match=rule):
+            burst.Mapping("a", "b", window)
+    assert burst.Mapping("a", "b", 16_384).window == 16_384
     with pytest.raises(ValueError, match="strength of mapping 'a->b' must be finite"):
         burst.Mapping("a", "b", 1, strength=np.nan)
 

@@ -667,6 +667,27 @@ def test_golden_connectome_becomes_a_brain(name):
     assert np.flatnonzero(state.candidates).tolist() == [config.power_neuron]
 
 
+@pytest.mark.filterwarnings("ignore:(leak|excitability) of area .* and kept")
+def test_the_later_of_two_mappings_between_the_same_areas_counts():
+    first = connectomes.PlasticMapping(
+        pre_area=3, post_area=1, window=5, constant=1.0, ltp=7.0, ltd=4.0
+    )
+    other = dataclasses.replace(first, pre_area=1, post_area=3, ltp=1.0, ltd=6.0)
+    later = dataclasses.replace(first, window=2, ltp=3.0, ltd=0.5, constant=2.0)
+    network = dataclasses.replace(small_network(3), plastic=(first, other, later))
+    config, params = connectomes.to_burst(network, legacy_units="keep")
+    learns = {
+        (each.source, each.window): (float(gain), float(loss))
+        for each, gain, loss in zip(
+            config.mappings, params.potentiation, params.depression, strict=True
+        )
+    }
+    one, three = (area.id for area in network.areas if area.index in (1, 3))
+    assert learns == {(three, 2): (6.0, 1.0), (one, 5): (1.0, 6.0)}
+    state = burst.init(config, params, jax.random.key(0))
+    burst.step(config, params, state, config.drive())
+
+
 def test_what_is_not_valid_takes_no_part():
     network = small_network(1)
     network.neurons.leak[:] = 0

@@ -168,11 +168,94 @@ def test_a_replay_counts_and_names_what_differs(tmp_path, capsys):
     assert differing == {"mp": 1, "rc": 1}
 
 
-def test_a_damaged_recording_is_refused(tmp_path, capsys):
+def facts(**changed):
+    """The meta of a recording, of which something is changed."""
+    whole = {"base": 3, "power": 1.0, "flags": {}, "stdp": []} | changed
+    return np.array(json.dumps({name: each for name, each in whole.items() if each != "none"}))
+
+
+WRONG_RECORDINGS: list[tuple[dict[str, Any], str]] = [
+    ({"fired_id": lambda ids: ids + 1_000}, "fired_id must be below 63; got 1062"),
+    ({"n_refrac": lambda n: n - 9.0}, "n_refrac must be of uint16; got [-"),
+    ({"n_threshold": lambda n: n.astype(str)}, "n_threshold must be numbers; got <U"),
+    ({"n_area": lambda n: n[:, None]}, "shape of n_area must be (60,); got (60, 1)"),
+    ({"n_area": lambda n: n[0]}, "shape of n_area must be (1,); got ()"),
+    ({"s_src": lambda n: n[:-1]}, "shape of s_dst must be (299,); got (300,)"),
+    ({"s_typ": lambda n: n - 2.0}, "s_typ must be of uint8; got [-"),
+    ({"inj_off": lambda n: n[::-1]}, "inj_off must be rising from 0 to 36; got [0]"),
+    ({"inj_off": lambda n: n[:1]}, "bursts must be at least 1; got 0"),
+    ({"mp": lambda n: n.ravel()}, "shape of mp must be (12, 63); got (756,)"),
+    ({"rc": lambda n: n[:-1]}, "shape of rc must be (12, 63); got (11, 63)"),
+    ({"fcl_p": lambda n: n[1:]}, "shape of fcl_p must be"),
+    ({"meta": lambda _: np.array("[")}, "meta must be JSON; got Expecting value"),
+    ({"meta": lambda _: np.array("[1]")}, "meta must be a JSON object; got list"),
+    ({"meta": lambda _: facts(stdp="none")}, "got no ['stdp']"),
+    ({"meta": lambda _: facts(base="3")}, "base of meta must be 3; got 3"),
+    ({"meta": lambda _: facts(power=[1])}, "power of meta must be a number; got [1]"),
+    ({"meta": lambda _: facts(flags={"3": [1]})}, "flags of meta must be two flags for each area"),
+    ({"meta": lambda _: facts(stdp=[[3, 4, 2]])}, "stdp of meta must be mappings: two areas,"),
+    ({"meta": lambda _: facts(stdp=[[3, 4, 2.5, 1, 1, 1]])}, "stdp of meta must be mappings:"),
+    ({"val": lambda _: np.zeros(3)}, "a recording of the burst engine; got no ['bursts', 'ids']"),
+]
+
+
+@pytest.fixture(scope="module")
+def recording():
     module = experiment.load("experiments", "burst_replay")
-    arrays = module._record(module.SMOKE)
-    arrays["fired_id"] = arrays["fired_id"] + 1_000
-    np.savez(tmp_path / "recording.npz", **arrays)
+    return module, module._record(module.SMOKE)
+
+
+@pytest.mark.parametrize(("changes", "message"), WRONG_RECORDINGS)
+def test_a_damaged_recording_is_refused(recording, changes, message, tmp_path, capsys):
+    module, arrays = recording
+    changed = {name: change(arrays.get(name)) for name, change in changes.items()}
+    np.savez(tmp_path / "recording.npz", **(arrays | changed))
     code = experiment.main(module, ["--vector", str(tmp_path / "recording.npz")])
-    assert code == experiment.CANNOT_RUN
-    assert "fired_id must be below 63" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert (code, error.count("\n")) == (experiment.CANNOT_RUN, 1)
+    assert message in error
+
+
+def test_a_file_that_is_no_whole_recording_is_refused(recording, tmp_path, capsys):
+    module, arrays = recording
+    path = tmp_path / "recording.npz"
+    np.savez_compressed(path, **arrays)
+    whole = path.read_bytes()
+    flipped = bytearray(whole)
+    flipped[whole.index(b"fcl_p.npy") + 60] ^= 16  # in its data
+    for data, message in (
+        (b"", "must be an npz"),
+        (b"nothing of that kind", "must be an npz"),
+        (whole[:-1], "must be an npz"),
+        (flipped, "must be a whole npz"),
+        (None, "vector must be a file"),
+    ):
+        path.unlink() if data is None else path.write_bytes(data)
+        assert experiment.main(module, ["--vector", str(path)]) == experiment.CANNOT_RUN
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        assert message in error
+
+
+def test_a_recording_may_map_between_areas_without_neurons(recording, tmp_path):
+    module, arrays = recording
+    path = tmp_path / "recording.npz"
+    np.savez(path, **(arrays | {"meta": facts(stdp=[[4, 77, 2, 1, 5, 3], [88, 4, 1, 1, 5, 3]])}))
+    assert experiment.main(module, ["--vector", str(path)]) == experiment.OK
+
+
+def test_a_genome_whose_synapses_are_drawn_runs(tmp_path):
+    """With an attractivity below 100 percent, a seed decides which synapses there are."""
+    module = experiment.load("experiments", "genome_run")
+    tree = json.loads(module.OWN.read_text())
+    for genes in tree["blueprint"].values():
+        genes["synapse_attractivity"] = 50
+    path, written = tmp_path / "half.json", tmp_path / "result.json"
+    path.write_text(json.dumps(tree))
+    synapses = []
+    for seed in ("1", "2"):
+        flags = ["--bursts", "2", "--genome", str(path), "--seed", seed, "--json", str(written)]
+        assert experiment.main(module, flags) == experiment.OK
+        synapses.append(json.loads(written.read_text())["results"][0]["synapses"])
+    assert synapses[0] != synapses[1]
+    assert all(0.4 * 2_449 < count < 0.6 * 2_449 for count in synapses)

@@ -408,7 +408,7 @@ def test_attractivity_keeps_its_percentage():
         kept = len(attracted(percent, jax.random.key(1)).synapses)
         deviation = np.sqrt(4000 * percent / 100 * (1 - percent / 100))
         assert abs(kept - 4000 * percent / 100) < 5 * deviation
-    assert len(attracted(0.0, jax.random.key(1)).synapses) == 0
+    assert len(attracted(0.0, None).synapses) == 0
     assert len(attracted(100.0, None).synapses) == 4000
 
 

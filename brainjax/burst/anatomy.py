@@ -1,6 +1,7 @@
 """What a burst engine consists of, by which rules it runs, and what is injected into a burst."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 from typing import Literal
@@ -15,6 +16,7 @@ from brainjax.validation import Numbers, of_each, require
 
 Auto = Literal["auto"]
 MAX_BYTE = 255
+MAX_WINDOW = 2**14  # bursts of a mapping: 2 KiB per neuron, and the time to compile them
 # Bytes of an entry of the drive, and of what a candidate reads and writes: state, and its kind.
 _INJECTION, _CANDIDATE = 8, 18
 
@@ -68,7 +70,8 @@ class Mapping:
     inhibitory: bool = False  # type of synapses that are made
 
     def __post_init__(self):
-        require(self.window >= 1, f"window of mapping {self.name!r}", "at least 1", self.window)
+        inside = 1 <= self.window <= MAX_WINDOW
+        require(inside, f"window of mapping {self.name!r}", f"in 1..{MAX_WINDOW}", self.window)
         finite = math.isfinite(self.strength) and self.strength >= 0
         field = f"strength of mapping {self.name!r}"
         require(finite, field, "finite and at least 0", self.strength)
@@ -208,9 +211,15 @@ class Config:
         Raises:
             ValueError: there is none of that name.
         """
-        names = self.area_names
-        require(name in names, "area", f"one of {', '.join(map(repr, names))}", repr(name))
-        return names.index(name)
+        if name not in self._places:
+            known = ", ".join(map(repr, self.area_names))
+            raise ValueError(f"area must be one of {known}; got {name!r}")
+        return self._places[name]
+
+    @functools.cached_property
+    def _places(self):
+        """Place of each area in `areas`: a genome may have thousands of mappings to look up."""
+        return {name: place for place, name in enumerate(self.area_names)}
 
     def is_divided(self, area: Area) -> bool:
         """Tell whether the neurons of an area share out what they send among their synapses."""

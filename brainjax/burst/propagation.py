@@ -52,7 +52,8 @@ def propagate(
     Determinism: bit-identical on every platform; contributions are rounded to 2^-fraction_bits,
         chosen such that no sum overflows, and summed without rounding. Where a potential-driven
         strength is divided, the weight is divided first: another rounding than FEAGI's unless the
-        fan-out is a power of two.
+        fan-out is a power of two or, for weights "u8", the quotient a multiple of
+        2^-fraction_bits, such as a whole number.
     """
     fixed, waits = synapses.fixed, pending is not None
     projections = [(fixed, _counted(fixed))] if waits else []

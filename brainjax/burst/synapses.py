@@ -1,6 +1,7 @@
 """Synapses, laid out by presynaptic neuron: those that stay as they are, and those that learn."""
 
 import dataclasses
+import math
 from typing import Any, no_type_check
 
 import jax.numpy as jnp
@@ -119,7 +120,7 @@ def connect(
     share = np.where(is_divided, np.maximum(degree, 1), 1).astype(np.float32)[edges.pre]
     factor = np.where(is_driven[edges.pre], np.float32(1), edges.strength)
     factor = np.where(edges.inhibitory, -factor, factor)
-    bits = _fraction_bits(config, edges, factor, share, is_driven)
+    bits = _fraction_bits(config, edges, factor, share, grows, is_driven)
 
     varies = (edges.mapping >= 0) | grows
     fixed = ~varies
@@ -170,7 +171,7 @@ def _rows(config, pre, targets, numbers, bits):
     return ops.compressed_rows(indptr, targets, num_targets, numbers, fraction_bits=bits)
 
 
-def _fraction_bits(config, edges, factor, share, is_driven):
+def _fraction_bits(config, edges, factor, share, grows, is_driven):
     """Binary places with which the contributions onto a neuron cannot leave int32."""
     largest = np.where(edges.mapping >= 0, np.float32(config.weight_limit), edges.weight)
     sent = np.where(is_driven[edges.pre], np.float32(config.strength_limit), np.float32(1))
@@ -183,7 +184,22 @@ def _fraction_bits(config, edges, factor, share, is_driven):
         total = np.bincount(edges.post, reach.astype(np.float64))
         rule = 'below 2**31 for weights "u8"'
         require(False, f"contributions onto neuron {total.argmax()}", rule, total.max())
+    if config.rules.weights == "u8":
+        halves = np.frexp(share)[0] == 0.5  # a power of two, which divides without rounding
+        uneven = is_driven[edges.pre] & (grows | ~halves)
+        if (largest := reach[uneven].max(initial=0)) > 0:
+            needed = round(math.log2(share[halves].max(initial=1)))
+            bits = min(bits, max(_healing_bits(largest), needed))
     return bits
+
+
+def _healing_bits(largest):
+    """Binary places that undo what `w / share * potential` is off `w * potential / share` by.
+
+    Each of the two roundings is off by at most 2^-24 of the contribution. With these places that is
+    less than half a step, so that a contribution that is a whole number of steps is met exactly.
+    """
+    return math.floor(21 - math.log2(largest))
 
 
 def _checked(config, area, pre, post, weight, strength, inhibitory, delay):

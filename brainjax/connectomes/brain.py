@@ -45,8 +45,9 @@ def to_burst(network: Network, **options) -> tuple[burst.Config, burst.Params]:
     neurons = burst.populate(config, _place_of_area(network), **parameters)
     columns: list[Any] = [getattr(table, name)[used] for name in _COLUMNS]
     synapses = burst.connect(config, neurons, *columns)
-    steps = np.array([[each.ltp, each.ltd] for each in network.plastic]).reshape(-1, 2)
-    constants = np.array([[each.constant] for each in network.plastic]).reshape(-1, 1)
+    plastic = _in_force(network)
+    steps = np.array([[each.ltp, each.ltd] for each in plastic]).reshape(-1, 2)
+    constants = np.array([[each.constant] for each in plastic]).reshape(-1, 1)
     steps = np.clip(steps * constants, 0, config.weight_limit).astype(np.float32)
     return config, burst.Params(
         neurons=neurons,
@@ -107,6 +108,11 @@ def _place_of_area(network):
     return np.searchsorted([area.index for area in network.areas], network.neurons.area)
 
 
+def _in_force(network):
+    """The plastic mappings: of two between the same areas, the later one."""
+    return tuple({(each.pre_area, each.post_area): each for each in network.plastic}.values())
+
+
 def _config(network, **options) -> burst.Config:
     names = {area.index: area.id for area in network.areas}
     core = {decode_id(area.id, "areas"): area for area in network.areas}
@@ -125,7 +131,7 @@ def _config(network, **options) -> burst.Config:
                 each.psp,
                 each.inhibitory,
             )
-            for each in network.plastic
+            for each in _in_force(network)
         ],
         "power_neuron": int(fed[0]) if fed.size else None,
         "fatigue_area": fatigue.id if fatigue else None,

@@ -33,7 +33,7 @@ def grow_synapses(
             where = (starts[pre], starts[post])
             pairs = _Pairs(genome, area, genome.areas[post])
             for at, rule in enumerate(_warned(live_rules(rules, skip_unwindowed), rules)):
-                made = pairs.grow(rule, _fold(key, pre, post, at), most - total)
+                made = pairs.grow(rule, key, (pre, post, at), most - total)
                 total += len(made)
                 parts.append((made + where, _strength(rule, area, weights)))
     return _joined(parts)
@@ -89,8 +89,11 @@ class _Pairs:
         self._size = math.prod(post.dimensions) * self._post_each
         self._made = np.zeros(0, np.int64)
 
-    def grow(self, rule: Rule, key: Array | None, most: int) -> np.ndarray:
-        """Return the synapses of a rule: [n, 2], neurons counted from the first of their area."""
+    def grow(self, rule: Rule, key: Array | None, place: tuple, most: int) -> np.ndarray:
+        """Return the synapses of a rule: [n, 2], neurons counted from the first of their area.
+
+        What is drawn depends on the key and the place: the areas, and the rule's in its list.
+        """
         if not is_dispatched(rule.morphology, self._genome.morphologies):
             return np.zeros((0, 2), np.int64)
         memories = [bool(area.genes["is_mem_type"]) for area in (self._pre, self._post)]
@@ -112,25 +115,21 @@ class _Pairs:
             codes = codes[~np.isin(codes, self._made)]
         percent = rule.attractivity
         percent = self._pre.genes["synapse_attractivity"] if percent is None else percent
-        codes = codes[_attracted(len(codes), percent, key, rule.path)]
+        codes = codes[_attracted(len(codes), percent, key, place, rule.path)]
         self._made = np.concatenate([self._made, codes])
         return np.stack([codes // self._size, codes % self._size], 1)
 
 
-def _attracted(count, percent, key, path):
-    """Which synapses to keep: each on its own."""
-    if percent == 100 or not count:
-        return np.ones(count, bool)
+def _attracted(count, percent, key, place, path):
+    """Which synapses to keep: each on its own. All or none need no draw."""
+    if percent in (0, 100) or not count:
+        return np.full(count, percent == 100)
     require(key is not None, "key", f"given, as {path} has an attractivity of {percent}", None)
     assert key is not None
+    for number in place:
+        key = jax.random.fold_in(key, number)
     bits = np.asarray(jax.random.bits(key, (count,), "uint32"))
     return bits < percent / 100 * 2.0**32
-
-
-def _fold(key, *numbers):
-    for each in numbers:
-        key = None if key is None else jax.random.fold_in(key, each)
-    return key
 
 
 def _strength(rule: Rule, area: AreaGenes, weights: Weights):
