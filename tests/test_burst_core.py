@@ -302,6 +302,24 @@ def test_who_does_not_exist_gets_nothing(backend):
     )
 
 
+def with_room(n, count):
+    """So many entries that ascend; behind them is room for more, where ids are in no order."""
+    rng = np.random.default_rng(count)
+    ids = rng.integers(0, n, count + 2 * n).astype(np.int32)
+    ids[:count].sort()
+    injected = ops.ActiveSet(ids, np.ones(ids.size, np.float32), np.int32(count))
+    return eager(n) | {"injected": injected}
+
+
+@each_backend
+@pytest.mark.parametrize("count", [0, 5, 1_300])
+def test_what_is_behind_the_entries_is_not_injected(count, backend):
+    operands = with_room(1_100, count)
+    assert_same_bits(
+        advance(RULES["regular"], operands, backend), in_numpy(RULES["regular"], operands)
+    )
+
+
 @each_kernel
 def test_ids_that_do_not_ascend_stay_among_themselves(backend):
     operands = eager(1_300)
@@ -455,6 +473,13 @@ def test_gpu_ignores_who_does_not_exist(n):
     together = on_gpu(jax.vmap(call), stacked([operands] * 3))
     for place in range(3):
         assert_same_bits(at(together, place), on_gpu(call, operands))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["regular", "in batches of many"])
+@pytest.mark.parametrize(("n", "count"), [(1_100, 5), (1_100, 1_300), (262_145, 70), (262_145, 0)])
+def test_gpu_ignores_what_is_behind_the_entries(n, count, name):
+    assert_gpu_equals_cpu(RULES[name], with_room(n, count))
 
 
 @pytest.mark.gpu
