@@ -56,7 +56,7 @@ __global__ void __launch_bounds__(propagation::kThreads, 2)
   AdmitNextKernel();
   if (call.has_sums) {
     if (summing.sort_from == 0) propagation::ClearSums(summing);
-    propagation::CountRows(summing);
+    propagation::CountRows<kSingle>(summing);
   }
   const BurstBatch& batch = call.batch;
   ForEachNetwork<kSingle>(call, [&](const BurstProblem& problem) {

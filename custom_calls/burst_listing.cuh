@@ -1,6 +1,7 @@
 // Who fires, in ascending order: each block lists its neurons behind those of the blocks in front.
 //
-// A block says how many of its neurons fire, and looks back over what the blocks in front have
+// Where there are few blocks, each counts for itself who fires in front of it. Where there are many,
+// a block says how many of its neurons fire, and looks back over what the blocks in front have
 // said: as many at a time as it has threads, until one already knows how many fire up to its end.
 // It relies on blocks starting in the order of their numbers, as they do though nothing promises
 // it: those it waits for are at work.
@@ -18,9 +19,20 @@ namespace burst {
 
 constexpr int kListers = 512;  // threads of a block, each with a word of flags
 constexpr int kAtOnce = 4;     // neurons whose potentials a thread asks for before it lists one
+constexpr int kFewBlocks = 16;
 
 // The state of a block: what its low word holds, in the high word. 0: nothing yet.
 constexpr uint64_t kOwn = uint64_t{1} << 32, kUpToEnd = uint64_t{2} << 32;
+
+// This thread's share of those that fire in front of its block.
+__device__ inline uint32_t CountInFront(const BurstProblem& problem) {
+  uint32_t count = 0;
+#pragma unroll 4
+  for (uint32_t i = threadIdx.x; i < blockIdx.x * kListers; i += kListers) {
+    count += __popc(__ldcg(problem.fires + i));
+  }
+  return count;
+}
 
 // How many fire in front of this block, in which `own` do. All threads call it together.
 __device__ inline uint32_t LookBack(volatile uint64_t* states, uint32_t own,
@@ -83,12 +95,13 @@ __device__ inline void List(const BurstProblem& problem, WarpWords<kListers>& wo
   const int64_t first = (int64_t{blockIdx.x} * kListers + threadIdx.x) * kBurstWord;
   const uint32_t fires =
       first < problem.num_neurons ? __ldcg(problem.fires + first / kBurstWord) : 0;
-  const bool is_last = blockIdx.x + 1 == gridDim.x;
+  const bool are_few = gridDim.x <= kFewBlocks, is_last = blockIdx.x + 1 == gridDim.x;
+  const uint32_t share = are_few ? CountInFront(problem) : 0;
   const int64_t listed_before = is_last ? problem.NumFired() : 0;
   uint32_t own;
   const uint32_t before = words.ExclusiveSum(1, __popc(fires), &own);
-  const uint32_t in_front =
-      gridDim.x == 1 ? 0 : LookBack(problem.block_states, own, words);
+  const uint32_t in_front = are_few ? words.Sum(0, __reduce_add_sync(kAllLanes, share))
+                                    : LookBack(problem.block_states, own, words);
   ListWord(problem, static_cast<uint32_t>(first), fires, in_front + before);
   if (is_last) Pad(problem, int64_t{in_front} + own, listed_before);
 }

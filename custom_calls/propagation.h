@@ -101,19 +101,23 @@ struct PropagationBatch {
   BatchOffsets indptr_at, indices_at, weights_at, active_at, values_at, counts_at;
   int64_t size;
 
-  BRAINJAX_HOST_DEVICE Propagation<W> At(int64_t b) const {
+  // On the GPU, what its kernels read of this stays where their parameters are.
+  BRAINJAX_HOST_DEVICE Propagation<W> First() const {
     Propagation<W> element = first;
-    const int32_t* count = counts;
-    if (b > 0) {
-      if (first.indptr != nullptr) element.indptr += indptr_at(b);
-      element.indices += indices_at(b);
-      element.weights += weights_at(b);
-      element.active += active_at(b);
-      if (first.values != nullptr) element.values += values_at(b);
-      element.sums += b * int64_t{first.num_post};
-      count += counts_at(b);
-    }
-    element.count = NumListed(*count, first.capacity);
+    element.count = NumListed(*counts, first.capacity);
+    return element;
+  }
+
+  BRAINJAX_HOST_DEVICE Propagation<W> At(int64_t b) const {
+    if (b == 0) return First();
+    Propagation<W> element = first;
+    if (first.indptr != nullptr) element.indptr += indptr_at(b);
+    element.indices += indices_at(b);
+    element.weights += weights_at(b);
+    element.active += active_at(b);
+    if (first.values != nullptr) element.values += values_at(b);
+    element.sums += b * int64_t{first.num_post};
+    element.count = NumListed(counts[counts_at(b)], first.capacity);
     return element;
   }
 };

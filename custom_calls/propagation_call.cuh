@@ -172,7 +172,17 @@ struct Call {
   __device__ int64_t Head() const { return sort_from > 0 ? 0 : kHead; }
 };
 
-// Calls body(b, problem, events) for each problem of the batch: the blocks of a row of the grid do.
+// Calls body(b, problem) for each problem of the batch: the blocks of a row of the grid do.
+template <bool kSingle, typename W, typename Body>
+__device__ __forceinline__ void ForEachElement(const Call<W>& call, const Body& body) {
+  if constexpr (kSingle) {
+    body(0, call.batch.First());
+  } else {
+    for (int64_t b = blockIdx.y; b < call.batch.size; b += gridDim.y) body(b, call.batch.At(b));
+  }
+}
+
+// The same with the events of each problem.
 template <typename Events, typename Body>
 __device__ __forceinline__ void ForEachProblem(const Call<typename Events::Weight>& call,
                                                const Body& body) {
@@ -223,6 +233,7 @@ __device__ void ClearSums(const Call<W>& call) {
   const int64_t sums = call.batch.size * int64_t{call.batch.first.num_post};
   const int64_t count = has_tallies ? 2 * sums : sums, vectors = count / 4;
   int4* const first = reinterpret_cast<int4*>(words);
+#pragma unroll 1  // more would be reckoned than written
   for (int64_t i = thread; i < vectors; i += threads) first[i] = make_int4(0, 0, 0, 0);
   if (thread < count % 4) words[4 * vectors + thread] = 0;
 }
@@ -245,10 +256,9 @@ __device__ uint64_t CountChunk(const Propagation<W>& problem, int64_t head, int6
 }
 
 // Counts them chunk by chunk.
-template <typename W>
+template <bool kSingle, typename W>
 __device__ void CountRows(const Call<W>& call) {
-  for (int64_t b = blockIdx.y; b < call.batch.size; b += gridDim.y) {
-    const Propagation<W> problem = call.batch.At(b);
+  ForEachElement<kSingle>(call, [&](int64_t b, const Propagation<W>& problem) {
     uint64_t* before = call.scratch.template Part<uint64_t>(b, 0);
     uint64_t* totals = call.scratch.template Part<uint64_t>(b, call.scratch.totals);
     const int64_t size = CompressedEvents<W>::ChunkSize(problem.count);
@@ -257,7 +267,7 @@ __device__ void CountRows(const Call<W>& call) {
       const uint64_t total = CountChunk(problem, call.Head(), first, last, before);
       if (threadIdx.x == 0) totals[chunk] = total;
     }
-  }
+  });
 }
 
 }  // namespace propagation

@@ -28,7 +28,7 @@ __global__ void __launch_bounds__(kThreads)
     PrepareKernel(const __grid_constant__ Call<W> call, bool clear, bool count_rows) {
   AdmitNextKernel();
   if (clear) ClearSums(call);
-  if (count_rows) CountRows(call);
+  if (count_rows) CountRows<false>(call);
 }
 
 // Adds to the sums in memory.
@@ -99,33 +99,36 @@ __device__ UnitAdder<Adder> AdderOf(const Call<W>& call, const Propagation<W>& p
   return {Adder::Of(call, problem, b)};
 }
 
-// Whether this thread finds that some rows have tails, which the kernel before this one counted.
-template <typename W>
-__device__ bool FindsTails(const Call<W>& call) {
-  bool found = false;
-  for (int64_t b = blockIdx.y; b < call.batch.size; b += gridDim.y) {
-    const auto* totals = call.scratch.template Part<const uint64_t>(b, call.scratch.totals);
-    found |= threadIdx.x < kChunks && totals[threadIdx.x] > 0;
-  }
-  return found;
+// Not 0 if this thread finds that some rows have tails, which the kernel before this one counted.
+// Of a single problem, nothing waits for what is read.
+template <bool kSingle, typename W>
+__device__ __forceinline__ uint64_t AskForTails(const Call<W>& call) {
+  if (threadIdx.x >= kChunks) return 0;
+  const auto tail_of = [&](int64_t b) {
+    return call.scratch.template Part<const uint64_t>(b, call.scratch.totals)[threadIdx.x];
+  };
+  if constexpr (kSingle) return tail_of(0);
+  uint64_t tails = 0;
+  for (int64_t b = blockIdx.y; b < call.batch.size; b += gridDim.y) tails |= tail_of(b);
+  return tails;
 }
 
 // Rows of any length: their heads, read while the kernel before this one counts the tails.
-template <typename Adder, typename W>
+template <bool kSingle, typename Adder, typename W>
 __device__ void ScatterRows(const Call<W>& call) {
-  bool is_ready = false, finds_tails = false;
+  bool is_ready = false;
+  uint64_t tails = 0;
   const auto get_ready = [&] {
     if (is_ready) return;
     AwaitAndAdmit();
-    finds_tails = FindsTails(call);  // asked for now, and not waited for yet
+    tails = AskForTails<kSingle>(call);
     is_ready = true;
   };
   if (call.awaits_values) get_ready();
-  for (int64_t b = blockIdx.y; b < call.batch.size; b += gridDim.y) {
-    const Propagation<W> problem = call.batch.At(b);
+  ForEachElement<kSingle>(call, [&](int64_t b, const Propagation<W>& problem) {
     VisitHeads(problem, get_ready, AdderOf<Adder>(call, problem, b));
-  }
-  if (!__syncthreads_or(finds_tails)) return;
+  });
+  if (!__syncthreads_or(tails != 0)) return;
   using Events = CompressedEvents<W>;
   ForEachProblem<Events>(call, [&](int64_t b, const Propagation<W>& problem,
                                    const Events& events) {
@@ -133,12 +136,12 @@ __device__ void ScatterRows(const Call<W>& call) {
   });
 }
 
-template <typename Events, typename Adder>
+template <typename Events, typename Adder, bool kSingle>
 __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
     ScatterKernel(const __grid_constant__ Call<typename Events::Weight> call) {
   using W = typename Events::Weight;
   if constexpr (Events::kCounted) {
-    ScatterRows<Adder>(call);
+    ScatterRows<kSingle, Adder>(call);
   } else {
     ForEachProblem<Events>(call, [&](int64_t b, const Propagation<W>& problem,
                                      const Events& events) {
@@ -263,7 +266,10 @@ template <typename Events, bool kTold>
 cudaError_t StartSums(const Launcher& launcher, const Call<typename Events::Weight>& call) {
   if (call.sort_from > 0) return StartSort<Events, kTold>(launcher, call);
   const int64_t blocks = CeilDiv(MaxSynapses<Events>(call), Events::kWidth * kThreads);
-  const auto scatter = ScatterKernel<Events, std::conditional_t<kTold, TallyAdder, SumAdder>>;
+  using Adder = std::conditional_t<kTold, TallyAdder, SumAdder>;
+  const bool is_single = Events::kCounted && call.batch.size == 1;
+  const auto scatter = is_single ? ScatterKernel<Events, Adder, Events::kCounted>
+                                 : ScatterKernel<Events, Adder, false>;
   return launcher.StartOverlapping(scatter, launcher.Grid(blocks, call.batch.size), kThreads, 0,
                                    call);
 }

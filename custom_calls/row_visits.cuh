@@ -53,11 +53,40 @@ __device__ void VisitRanges(const Propagation<W>& problem, int64_t first, uint32
 }
 
 // One of 2^halvings parts of the head of a row.
-__device__ __forceinline__ Range PartOfHead(Range row, int64_t part, int halvings) {
-  const int64_t length = min(row.length, kHead);
-  const int64_t step = (length + (1 << halvings) - 1) >> halvings;
-  const int64_t begin = min(part * step, length);
+__device__ __forceinline__ Range PartOfHead(Range row, uint32_t part, int halvings) {
+  const uint32_t length = static_cast<uint32_t>(min(row.length, kHead));
+  const uint32_t step = (length + (1u << halvings) - 1) >> halvings;
+  const uint32_t begin = min(part * step, length);
   return {row.first + begin, min(step, length - begin)};
+}
+
+// A warp visits a range, as many synapses at a time as its lanes ask for at once. Whenever it has
+// read some, it calls ready() before it visits them.
+template <typename W, typename Ready, typename Visit>
+__device__ __forceinline__ void VisitRange(const Propagation<W>& problem, Range range, float gain,
+                                           const Ready& ready, const Visit& visit) {
+  const int64_t end = range.first + range.length;
+  for (int64_t first = range.first; first < end; first += kWarp * kInFlight) {
+    const int64_t mine = first + Lane();
+    const int left = static_cast<int>(min(end - first, int64_t{kWarp * kInFlight}));
+    int32_t targets[kInFlight][1];
+    W weights[kInFlight];
+#pragma unroll
+    for (int u = 0; u < kInFlight; ++u) {
+      targets[u][0] = -1;
+      if (Lane() + u * kWarp >= left) continue;
+      targets[u][0] = __ldg(problem.indices + mine + u * kWarp);
+      weights[u] = WeightAt(problem.weights, mine + u * kWarp);
+    }
+    ready();
+#pragma unroll
+    for (int u = 0; u < kInFlight; ++u) {
+      if (u * kWarp >= left) break;
+      if (!problem.HasSum(targets[u][0])) continue;
+      const int32_t contributions[1] = {Contribution(gain, weights[u])};
+      visit(mine + u * kWarp, targets[u], contributions);
+    }
+  }
 }
 
 // Visits the heads of all rows: the warps of a row of the grid do. Each takes some rows that follow
@@ -70,13 +99,24 @@ __device__ void VisitHeads(const Propagation<W>& problem, const Ready& ready, co
   int halvings = 0;
   while (halvings < kMostHalvings && problem.count << (halvings + 1) <= warps) ++halvings;
   const int64_t parts = problem.count << halvings;
+  if (parts <= warps) {
+    // Nothing has to be shared out among the lanes, which would take most of the time.
+    if (warp < parts) {
+      const uint32_t place = warp >> halvings;
+      const Range range =
+          PartOfHead(problem.Row(place), warp - (place << halvings), halvings);
+      VisitRange(problem, range, problem.Gain(place), ready, visit);
+    }
+    return ready();
+  }
   const int64_t together = min(QuotientUp(parts, warps), int64_t{kWarp});
   for (int64_t first = warp * together; first < parts; first += warps * together) {
     const int64_t mine = first + Lane(), place = mine >> halvings;
     Range range{0, 0};
     float gain = 0.0f;
     if (Lane() < together && mine < parts) {
-      range = PartOfHead(problem.Row(place), mine - (place << halvings), halvings);
+      const uint32_t part = static_cast<uint32_t>(mine - (place << halvings));
+      range = PartOfHead(problem.Row(place), part, halvings);
       gain = problem.Gain(place);
     }
     VisitRanges(problem, 0, static_cast<uint32_t>(range.length), range.first, gain, ready, visit);
