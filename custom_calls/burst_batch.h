@@ -11,7 +11,7 @@
 namespace brainjax {
 
 // Scratch of a network: see the constants in burst_core.py.
-constexpr int64_t kBurstWord = 32, kBurstTile = 512, kBurstParts = 16;
+constexpr int kBurstWord = 32, kBurstTile = 512, kBurstParts = 16;
 
 // One network in one burst.
 struct BurstProblem {
@@ -39,6 +39,9 @@ struct BurstProblem {
   float* values;
   int32_t* count;
   int64_t num_neurons;
+
+  // As the GPU's kernels reckon with places: there are fewer than 2^31.
+  BRAINJAX_HOST_DEVICE uint32_t NumNeurons() const { return static_cast<uint32_t>(num_neurons); }
 
   // Entries of the list of who fired, whose number may be anything.
   BRAINJAX_HOST_DEVICE int64_t NumFired() const { return NumListed(*count, num_neurons); }

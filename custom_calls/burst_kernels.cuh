@@ -158,8 +158,8 @@ __device__ __forceinline__ uint32_t FromOutside(const BurstCall& call,
   const BurstRules& rules = call.batch.rules;
   uint32_t touched = is_staged ? staging.template Touched<kWidth>(Lane() * kWidth) : 0;
   const bool is_fatigued = problem.IsFatigued(rules);
-  const int64_t power_place = rules.power_neuron - own.first;
-  const bool may_get_power = is_fatigued || (power_place >= 0 && power_place < kWidth);
+  const uint32_t power_place = static_cast<uint32_t>(rules.power_neuron) - own.first;
+  const bool may_get_power = is_fatigued || power_place < kWidth;
   if (touched == 0 && !may_get_power) return 0;
 #pragma unroll
   for (int v = 0; v < kWidth; ++v) {
@@ -208,30 +208,32 @@ __device__ Received<kWidth> Recall(const BurstProblem& problem, const Own& own) 
 
 // Calls use(own) with the neurons of a thread, those of whose warp begin at `first`.
 template <int kWidth, typename Use>
-__device__ __forceinline__ void ForOwn(const BurstProblem& problem, int64_t first,
+__device__ __forceinline__ void ForOwn(const BurstProblem& problem, uint32_t first,
                                        const Use& use) {
-  const int64_t mine = first + Lane() * kWidth;
-  if (kWidth > 1 && first + kWarp * kWidth <= problem.num_neurons) {
-    use(Own<kWidth, true>(mine, problem.num_neurons));
+  const uint32_t mine = first + Lane() * kWidth, neurons = problem.NumNeurons();
+  if (kWidth > 1 && first + kWarp * kWidth <= neurons) {
+    use(Own<kWidth, true>(mine, neurons));
   } else {
-    use(Own<kWidth, false>(mine, problem.num_neurons));
+    use(Own<kWidth, false>(mine, neurons));
   }
 }
 
-// The first neuron of this warp.
+// The first neuron of this warp, which may be a little beyond 2^31.
 template <int kWidth>
-__device__ __forceinline__ int64_t FirstOfWarp() {
-  return (int64_t{blockIdx.x} * kWarps + threadIdx.x / kWarp) * kWarp * kWidth;
+__device__ __forceinline__ uint32_t FirstOfWarp() {
+  // The compiler is to know that it is the same for all lanes.
+  const uint32_t warp = __shfl_sync(kAllLanes, threadIdx.x / kWarp, 0);
+  return (blockIdx.x * kWarps + warp) * kWarp * kWidth;
 }
 
 // Collects and counts the candidates, whose number decides by which rules they advance.
 template <bool kSingle, int kWidth>
 __global__ void __launch_bounds__(kBlock) CollectKernel(const __grid_constant__ BurstCall call) {
   __shared__ Staging<kWidth * kWarp> stagings[kWarps];
-  const int64_t first = FirstOfWarp<kWidth>();
+  const uint32_t first = FirstOfWarp<kWidth>();
   Staging<kWidth * kWarp>& staging = stagings[threadIdx.x / kWarp];
   AwaitAndAdmit();
-  if (first >= call.batch.first.num_neurons) return;
+  if (first >= call.batch.first.NumNeurons()) return;
   ForEachNetwork<kSingle>(call, [&](const BurstProblem& problem) {
     ForOwn<kWidth>(problem, first, [&](const auto& own) {
       const Part part = Part::Of(problem, first);
@@ -292,7 +294,7 @@ __device__ __forceinline__ uint32_t AdvanceOwn(const BurstCall& call, const Burs
 // Writes who fires of the neurons of a warp, which begin at `first`, one bit each. Each lane has
 // the bits of those that it looks after.
 template <int kWidth>
-__device__ __forceinline__ void WriteFires(const BurstProblem& problem, int64_t first,
+__device__ __forceinline__ void WriteFires(const BurstProblem& problem, uint32_t first,
                                            uint32_t fires) {
   constexpr int kLanes = kBurstWord / kWidth;  // that share a word
   uint32_t word = fires;
@@ -305,8 +307,8 @@ __device__ __forceinline__ void WriteFires(const BurstProblem& problem, int64_t 
       word |= __shfl_xor_sync(kAllLanes, word, distance);
     }
   }
-  const int64_t place = first / kBurstWord + Lane() / kLanes;
-  if (Lane() % kLanes == 0 && place * kBurstWord < problem.num_neurons) {
+  const uint32_t place = first / kBurstWord + Lane() / kLanes;
+  if (Lane() % kLanes == 0 && place * kBurstWord < problem.NumNeurons()) {
     problem.fires[place] = word;
   }
 }
@@ -330,7 +332,7 @@ __device__ __forceinline__ uint32_t AdvanceCollected(const BurstCall& call,
 // which finds the parts of the tiles, has ended; without them that one has to be awaited.
 template <bool kByKind, typename Own>
 __device__ __forceinline__ uint32_t AdvanceOfSmall(const BurstCall& call,
-                                                   const BurstProblem& problem, int64_t first,
+                                                   const BurstProblem& problem, uint32_t first,
                                                    const Own& own, Staging<kWarp>& staging) {
   const BurstRules& rules = call.batch.rules;
   const AskedCandidates<1, kByKind> asked(problem.neurons, rules.keeps_residues, own);
@@ -348,7 +350,7 @@ __device__ __forceinline__ uint32_t AdvanceOfSmall(const BurstCall& call,
 // summed, but all ask for everything at once.
 template <int kWidth, bool kByKind, typename Own>
 __device__ __forceinline__ uint32_t AdvanceOfLarge(const BurstCall& call,
-                                                   const BurstProblem& problem, int64_t first,
+                                                   const BurstProblem& problem, uint32_t first,
                                                    const Own& own,
                                                    Staging<kWidth * kWarp>& staging) {
   const BurstRules& rules = call.batch.rules;
@@ -366,7 +368,7 @@ __device__ __forceinline__ uint32_t AdvanceOfLarge(const BurstCall& call,
 // Advances the neurons of a warp. Returns bits of who fires, each lane its own.
 template <int kWidth, bool kCollected, bool kByKind, typename Own>
 __device__ __forceinline__ uint32_t AdvanceWarp(const BurstCall& call,
-                                                const BurstProblem& problem, int64_t first,
+                                                const BurstProblem& problem, uint32_t first,
                                                 const Own& own,
                                                 Staging<kWidth * kWarp>& staging) {
   if constexpr (kCollected) {
@@ -383,8 +385,8 @@ __global__ void __launch_bounds__(kBlock, kSingle ? 4 : 2)
     AdvanceKernel(const __grid_constant__ BurstCall call) {
   __shared__ Staging<kWidth * kWarp> stagings[kWarps];
   Staging<kWidth * kWarp>& staging = stagings[threadIdx.x / kWarp];
-  const int64_t first = FirstOfWarp<kWidth>();
-  if (first >= call.batch.first.num_neurons) {
+  const uint32_t first = FirstOfWarp<kWidth>();
+  if (first >= call.batch.first.NumNeurons()) {
     AwaitAndAdmit();
     return;
   }

@@ -92,9 +92,8 @@ __device__ inline void Pad(const BurstProblem& problem, int64_t end, int64_t lis
 
 // Lists who fires of the neurons of a block.
 __device__ inline void List(const BurstProblem& problem, WarpWords<kListers>& words) {
-  const int64_t first = (int64_t{blockIdx.x} * kListers + threadIdx.x) * kBurstWord;
-  const uint32_t fires =
-      first < problem.num_neurons ? __ldcg(problem.fires + first / kBurstWord) : 0;
+  const uint32_t word = blockIdx.x * kListers + threadIdx.x, first = word * kBurstWord;
+  const uint32_t fires = first < problem.NumNeurons() ? __ldcg(problem.fires + word) : 0;
   const bool are_few = gridDim.x <= kFewBlocks, is_last = blockIdx.x + 1 == gridDim.x;
   const uint32_t share = are_few ? CountInFront(problem) : 0;
   const int64_t listed_before = is_last ? problem.NumFired() : 0;
@@ -102,7 +101,7 @@ __device__ inline void List(const BurstProblem& problem, WarpWords<kListers>& wo
   const uint32_t before = words.ExclusiveSum(1, __popc(fires), &own);
   const uint32_t in_front = are_few ? words.Sum(0, __reduce_add_sync(kAllLanes, share))
                                     : LookBack(problem.block_states, own, words);
-  ListWord(problem, static_cast<uint32_t>(first), fires, in_front + before);
+  ListWord(problem, first, fires, in_front + before);
   if (is_last) Pad(problem, int64_t{in_front} + own, listed_before);
 }
 

@@ -39,12 +39,14 @@ struct Numbers {
 // arrays begin at a multiple of 16 bytes.
 template <int kWidth, bool kAll>
 struct Own {
+  static constexpr uint32_t kMost = kWidth;
+
   uint32_t first;
   int existing;
 
-  __device__ Own(int64_t first, int64_t num_neurons)
-      : first(static_cast<uint32_t>(first)),
-        existing(static_cast<int>(max(min(num_neurons - first, int64_t{kWidth}), int64_t{0}))) {}
+  __device__ Own(uint32_t first, uint32_t num_neurons)
+      : first(first),
+        existing(first < num_neurons ? static_cast<int>(min(num_neurons - first, kMost)) : 0) {}
 
   __device__ __forceinline__ bool Exists(int v) const { return kAll || v < existing; }
 

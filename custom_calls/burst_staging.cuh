@@ -61,7 +61,7 @@ struct Part {
   uint32_t begin, end;
 
   // That of the tile that holds a neuron.
-  __device__ static Part Of(const BurstProblem& problem, int64_t neuron) {
+  __device__ static Part Of(const BurstProblem& problem, uint32_t neuron) {
     const uint32_t* const starts = problem.tile_starts + neuron / kBurstTile;
     return {__ldcg(starts), __ldcg(starts + 1)};
   }
@@ -76,14 +76,14 @@ struct Staging {
   uint32_t touched[kNeurons / kBurstWord];
 
   // Returns whether the tile gets anything; all lanes of the warp fill it together.
-  __device__ bool Fill(const BurstProblem& problem, int64_t first, Part part) {
+  __device__ bool Fill(const BurstProblem& problem, uint32_t first, Part part) {
     if (part.begin >= part.end) return false;
     __syncwarp();  // what another network staged is read
     if (Lane() < kNeurons / kBurstWord) touched[Lane()] = 0;
     __syncwarp();
-    const int64_t last = min(first + kNeurons, problem.num_neurons);
-    for (int64_t i = part.begin + Lane(); i < part.end; i += kWarp) {
-      Add(problem.injected, first, last, i, part);
+    const uint32_t neurons = min(problem.NumNeurons() - first, uint32_t{kNeurons});
+    for (uint32_t i = part.begin + Lane(); i < part.end; i += kWarp) {
+      Add(problem.injected, first, neurons, i, part);
     }
     __syncwarp();
     return true;
@@ -98,14 +98,14 @@ struct Staging {
  private:
   // The lane that finds the first entry of a neuron adds all of them, in the order given. What is
   // listed may name no neuron of the warp, or none at all.
-  __device__ void Add(const ActiveSet& injected, int64_t first, int64_t last, int64_t i,
+  __device__ void Add(const ActiveSet& injected, uint32_t first, uint32_t neurons, uint32_t i,
                       Part part) {
     const int32_t id = injected.indices[i];
     const bool is_first = i == part.begin || injected.indices[i - 1] != id;
     float sum = 0.0f + injected.values[i];
-    if (!is_first || id < first || id >= last) return;
+    const uint32_t place = static_cast<uint32_t>(id) - first;  // too large if it is in front
+    if (!is_first || place >= neurons) return;
     while (++i < part.end && injected.indices[i] == id) sum += injected.values[i];
-    const int place = static_cast<int>(id - first);
     sums[place] = sum;
     atomicOr(touched + place / kBurstWord, 1u << (place % kBurstWord));
   }

@@ -89,6 +89,24 @@ __device__ __forceinline__ void VisitRange(const Propagation<W>& problem, Range 
   }
 }
 
+// Visits ranges of which the first `ranges` lanes bring one each. Long ones are visited one by one:
+// sharing them out among the lanes would take longer than the lanes that stay without a synapse.
+template <typename W, typename Ready, typename Visit>
+__device__ __forceinline__ void VisitTogether(const Propagation<W>& problem, Range range,
+                                              float gain, int ranges, const Ready& ready,
+                                              const Visit& visit) {
+  constexpr uint32_t kLong = 2 * kWarp;
+  const uint32_t length = static_cast<uint32_t>(range.length);
+  if (__reduce_add_sync(kAllLanes, length) < kLong * ranges) {
+    return VisitRanges(problem, 0, length, range.first, gain, ready, visit);
+  }
+  for (int lane = 0; lane < ranges; ++lane) {
+    const Range one{__shfl_sync(kAllLanes, range.first, lane),
+                    __shfl_sync(kAllLanes, length, lane)};
+    VisitRange(problem, one, __shfl_sync(kAllLanes, gain, lane), ready, visit);
+  }
+}
+
 // Visits the heads of all rows: the warps of a row of the grid do. Each takes some rows that follow
 // each other or, where there are more warps than rows, a part of one. All threads call ready(), and
 // do so before they visit anything.
@@ -100,7 +118,6 @@ __device__ void VisitHeads(const Propagation<W>& problem, const Ready& ready, co
   while (halvings < kMostHalvings && problem.count << (halvings + 1) <= warps) ++halvings;
   const int64_t parts = problem.count << halvings;
   if (parts <= warps) {
-    // Nothing has to be shared out among the lanes, which would take most of the time.
     if (warp < parts) {
       const uint32_t place = warp >> halvings;
       const Range range =
@@ -119,7 +136,7 @@ __device__ void VisitHeads(const Propagation<W>& problem, const Ready& ready, co
       range = PartOfHead(problem.Row(place), part, halvings);
       gain = problem.Gain(place);
     }
-    VisitRanges(problem, 0, static_cast<uint32_t>(range.length), range.first, gain, ready, visit);
+    VisitTogether(problem, range, gain, static_cast<int>(together), ready, visit);
   }
   ready();
 }
