@@ -127,7 +127,8 @@ def _typed(name, values, dtype, shape):
 
 
 def _check_list(off, offsets, name, ids, size):
-    rising = offsets[0] == 0 and (np.diff(offsets) >= 0).all() and offsets[-1] == len(ids)
+    # Compared, not subtracted: differences may be beyond int64.
+    rising = (offsets[:-1] <= offsets[1:]).all() and (offsets[0], offsets[-1]) == (0, len(ids))
     experiment.require(bool(rising), off, f"rising from 0 to {len(ids)}", offsets[-1:])
     largest = int(ids.max(initial=0))
     experiment.require(largest < size, name, f"below {size}", largest)
@@ -142,7 +143,8 @@ def _facts(meta):
     experiment.require(isinstance(facts, dict), "meta", "a JSON object", type(facts).__name__)
     missing = sorted(_FACTS - facts.keys())
     experiment.require(not missing, "meta", f"of {sorted(_FACTS)}", f"no {missing}")
-    experiment.require(facts["base"] == _BASE, "base of meta", _BASE, facts["base"])
+    base = facts["base"]
+    experiment.require(isinstance(base, int) and base == _BASE, "base of meta", _BASE, repr(base))
     power, flags, stdp = (facts[name] for name in ("power", "flags", "stdp"))
     experiment.require(power is None or _is_number(power), "power of meta", "a number", power)
     rule = "two flags for each area, by its number"

@@ -459,7 +459,7 @@ def test_gpu_takes_more_networks_than_a_grid_has_rows(n):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("kind", ["usual", "all fire", "driven"])
-@pytest.mark.parametrize(("n", "fan_out"), [(60, 1_030), (3_000, 600), (8, 50_000)])
+@pytest.mark.parametrize(("n", "fan_out"), [(60, 1_030), (3_000, 600), (20_000, 200), (8, 50_000)])
 def test_gpu_visits_rows_of_any_length(n, fan_out, kind):
     assert_gpu_equals_cpu(RULES["regular"], draw(n, n, kind, fan_out=fan_out))
 

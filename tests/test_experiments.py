@@ -174,6 +174,12 @@ def facts(**changed):
     return np.array(json.dumps({name: each for name, each in whole.items() if each != "none"}))
 
 
+def wrapped(offsets):
+    """Offsets that fall once, by so much that their differences seem to rise."""
+    limits = np.iinfo(np.int64)
+    return np.concatenate([offsets[:1], [limits.max, limits.min, -1], offsets[4:]])
+
+
 WRONG_RECORDINGS: list[tuple[dict[str, Any], str]] = [
     ({"fired_id": lambda ids: ids + 1_000}, "fired_id must be below 63; got 1062"),
     ({"n_refrac": lambda n: n - 9.0}, "n_refrac must be of uint16; got [-"),
@@ -183,6 +189,7 @@ WRONG_RECORDINGS: list[tuple[dict[str, Any], str]] = [
     ({"s_src": lambda n: n[:-1]}, "shape of s_dst must be (299,); got (300,)"),
     ({"s_typ": lambda n: n - 2.0}, "s_typ must be of uint8; got [-"),
     ({"inj_off": lambda n: n[::-1]}, "inj_off must be rising from 0 to 36; got [0]"),
+    ({"inj_off": wrapped}, "inj_off must be rising from 0 to 36; got [36]"),
     ({"inj_off": lambda n: n[:1]}, "bursts must be at least 1; got 0"),
     ({"mp": lambda n: n.ravel()}, "shape of mp must be (12, 63); got (756,)"),
     ({"rc": lambda n: n[:-1]}, "shape of rc must be (12, 63); got (11, 63)"),
@@ -190,7 +197,8 @@ WRONG_RECORDINGS: list[tuple[dict[str, Any], str]] = [
     ({"meta": lambda _: np.array("[")}, "meta must be JSON; got Expecting value"),
     ({"meta": lambda _: np.array("[1]")}, "meta must be a JSON object; got list"),
     ({"meta": lambda _: facts(stdp="none")}, "got no ['stdp']"),
-    ({"meta": lambda _: facts(base="3")}, "base of meta must be 3; got 3"),
+    ({"meta": lambda _: facts(base="3")}, "base of meta must be 3; got '3'"),
+    ({"meta": lambda _: facts(base=3.0)}, "base of meta must be 3; got 3.0"),
     ({"meta": lambda _: facts(power=[1])}, "power of meta must be a number; got [1]"),
     ({"meta": lambda _: facts(flags={"3": [1]})}, "flags of meta must be two flags for each area"),
     ({"meta": lambda _: facts(stdp=[[3, 4, 2]])}, "stdp of meta must be mappings: two areas,"),

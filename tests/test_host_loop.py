@@ -69,15 +69,21 @@ def test_bursts_are_those_of_step_on_the_gpu(room):
         check_bursts(loop, config, params, jax.device_put(state, jax.devices("cpu")[0]))
 
 
-def test_nothing_is_compiled_after_the_first_burst():
+@pytest.mark.parametrize("room", [SIZE, 3])
+def test_nothing_is_compiled_after_the_first_burst(room):
+    """With room for few, nothing after the first burst in which more fire."""
     config, params, state = network()
-    sampler = burst.Sampler(capacity=SIZE)
-    burst.HostLoop(config, params, state, capacity=CAPACITY, sampler=sampler)([1], 1.0)
+    sampler = burst.Sampler(capacity=room)
+    first = burst.HostLoop(config, params, state, capacity=CAPACITY, sampler=sampler)
+    neurons, _ = first(np.arange(CAPACITY), 2.0)
+    assert neurons.size > 3
     loop = burst.HostLoop(config, params, state, capacity=CAPACITY, sampler=sampler)
+    sizes = set()
     with metrics.Stopwatch() as watch:
         for ids, potentials, fatigued in drives(np.random.default_rng(2), config):
-            loop(ids, potentials, fatigued=fatigued)
+            sizes.add(loop(ids, potentials, fatigued=fatigued)[0].size)
     assert watch.compile_seconds == 0
+    assert len(sizes) > BURSTS // 2
 
 
 def test_samples_of_an_area_in_every_other_burst():
@@ -107,6 +113,17 @@ def test_the_state_given_and_the_state_returned_stay():
     assert int(after.burst) == 1
     assert int(loop.state.burst) == 2
     assert jax.dtypes.issubdtype(after.key.dtype, jax.dtypes.prng_key)
+
+
+def test_the_loop_shares_no_array_with_the_state_given_or_returned():
+    """Whoever gets them may donate them, which deletes their arrays."""
+    config, params, state = network()
+    loop = burst.HostLoop(config, params, state, capacity=1, sampler=burst.Sampler(SIZE))
+    expected = jax.tree.map(jnp.copy, burst.step(config, params, state, config.drive()))
+    for given in (state, loop.state):
+        jax.tree.map(lambda leaf: leaf.delete(), given)
+    loop()
+    assert_same_bits(loop.state, expected)
 
 
 def test_what_is_injected_is_checked():

@@ -13,7 +13,7 @@ from brainjax.burst import dynamics
 from brainjax.burst.anatomy import Config
 from brainjax.burst.drive import Drive, injections, list_injections
 from brainjax.burst.dynamics import Params, State
-from brainjax.burst.readout import Sample, Sampler
+from brainjax.burst.readout import Sampler
 from brainjax.validation import Numbers, require
 
 _HEAD = 2  # numbers of a packet in front of the injections: how many there are, and fatigue
@@ -36,7 +36,8 @@ class HostLoop:
         state: of one network; copied.
         capacity: injections of a burst at most.
         sampler: whom to return. Where more fire than it has room for, all of them are fetched, by
-            further transfers.
+            a further transfer of 8 bytes for each neuron of the network; the first time, that
+            is compiled.
 
     Raises:
         ValueError: the capacity is below 1, or the state is of many networks.
@@ -55,11 +56,10 @@ class HostLoop:
         (device,) = state.burst.devices()
         # A number of Python's would be sent there in each burst.
         self._params = jax.device_put(params, device)
+        state = jax.tree.map(jnp.copy, state)
         # No burst changes the key, which JAX would wrap anew each time.
         self._key = state.key
-        self._state = jax.device_put(
-            jax.tree.map(jnp.copy, dataclasses.replace(state, key=None)), device
-        )
+        self._state = jax.device_put(dataclasses.replace(state, key=None), device)
         self._advance = _compiled(config, sampler, device)
         # Free again when who fired has come back: JAX has read it then.
         self._packet = np.empty(_HEAD + 2 * capacity, np.int32)
@@ -67,8 +67,7 @@ class HostLoop:
     @property
     def state(self) -> State:
         """The network after the last burst, copied."""
-        state = jax.tree.map(jnp.copy, self._state)
-        return dataclasses.replace(state, key=self._key)
+        return jax.tree.map(jnp.copy, dataclasses.replace(self._state, key=self._key))
 
     def __call__(
         self, ids: Numbers = (), potentials: Numbers = (), *, fatigued: bool = False
@@ -84,9 +83,10 @@ class HostLoop:
         """
         packet = self._pack(ids, potentials, fatigued)
         self._state, report = self._advance(self._params, self._state, packet)
-        count, neurons, fired_at = _unpack_report(np.asarray(report))
+        count, neurons, fired_at = _unpack_report(report)
         if count > neurons.size:
-            return self._fetch(count)
+            whole = dataclasses.replace(self._sampler, capacity=self._config.num_neurons)
+            _, neurons, fired_at = _unpack_report(_report(whole, self._state))
         return neurons[:count], fired_at[:count]
 
     def _pack(self, ids, potentials, fatigued):
@@ -97,12 +97,6 @@ class HostLoop:
         list_injections(ids, potentials, n, indices, values.view(np.float32))
         return packet
 
-    def _fetch(self, count):
-        """All who fired in the last burst."""
-        sampler = dataclasses.replace(self._sampler, capacity=self._config.num_neurons)
-        sample = sampler(self._state)
-        return np.asarray(sample.neurons[:count]), np.asarray(sample.potentials[:count])
-
 
 @functools.cache
 def _compiled(config, sampler, device):
@@ -110,7 +104,7 @@ def _compiled(config, sampler, device):
 
     def advance(params, state, packet):
         state = dynamics.step(config, params, state, _unpack_drive(packet))
-        return state, _report(sampler(state))
+        return state, _report(sampler, state)
 
     return jax.jit(advance, donate_argnums=1, out_shardings=(None, host_memory(device)))
 
@@ -131,11 +125,14 @@ def _unpack_drive(packet: jax.Array) -> Drive:
     return Drive(injected=ops.ActiveSet(indices, values, size), fatigued=fatigued)
 
 
-def _report(sample: Sample) -> jax.Array:
+@functools.partial(jax.jit, static_argnums=0)
+def _report(sampler: Sampler, state: State) -> jax.Array:
+    sample = sampler(state)
     potentials = jax.lax.bitcast_convert_type(sample.potentials, jnp.int32)
     return jnp.concatenate([sample.count[None], sample.neurons, potentials])
 
 
-def _unpack_report(report: np.ndarray) -> tuple[int, np.ndarray, np.ndarray]:
-    neurons, potentials = np.split(report[1:], 2)
-    return int(report[0]), neurons, potentials.view(np.float32)
+def _unpack_report(report: jax.Array) -> tuple[int, np.ndarray, np.ndarray]:
+    numbers = np.asarray(report)
+    neurons, potentials = np.split(numbers[1:], 2)
+    return int(numbers[0]), neurons, potentials.view(np.float32)
