@@ -1,10 +1,10 @@
 // Who fires, in ascending order: each block lists its neurons behind those of the blocks in front.
 //
-// Where there are few blocks, each counts for itself who fires in front of it. Where there are many,
-// a block says how many of its neurons fire, and looks back over what the blocks in front have
-// said: as many at a time as it has threads, until one already knows how many fire up to its end.
-// It relies on blocks starting in the order of their numbers, as they do though nothing promises
-// it: those it waits for are at work.
+// Where there are few blocks, each counts for itself who fires in front of it. Where there are
+// many, a block says how many of its neurons fire, and looks back over what the blocks in front
+// have said: as many at a time as it has threads, until one already knows how many fire up to its
+// end. It relies on blocks starting in the order of their numbers, as they do though nothing
+// promises it: those it waits for are at work.
 #ifndef BRAINJAX_BURST_LISTING_CUH_
 #define BRAINJAX_BURST_LISTING_CUH_
 
@@ -19,7 +19,7 @@ namespace burst {
 
 constexpr int kListers = 512;  // threads of a block, each with a word of flags
 constexpr int kAtOnce = 4;     // neurons whose potentials a thread asks for before it lists one
-constexpr int kFewBlocks = 16;
+constexpr int kFewBlocks = 16;  // in front of which a thread has at most as many words to count
 
 // The state of a block: what its low word holds, in the high word. 0: nothing yet.
 constexpr uint64_t kOwn = uint64_t{1} << 32, kUpToEnd = uint64_t{2} << 32;

@@ -53,7 +53,9 @@ class HostLoop:
         require(capacity >= 1, "capacity", "at least 1", capacity)
         require(state.burst.ndim == 0, "state", "of one network", f"shape {state.burst.shape}")
         self._config, self._capacity, self._sampler = config, capacity, sampler
-        (device,) = state.burst.devices()
+        devices = state.burst.devices()
+        require(len(devices) == 1, "state", "on one device", f"{len(devices)} devices")
+        (device,) = devices
         # A number of Python's would be sent there in each burst.
         self._params = jax.device_put(params, device)
         state = jax.tree.map(jnp.copy, state)
@@ -86,7 +88,7 @@ class HostLoop:
         count, neurons, fired_at = _unpack_report(report)
         if count > neurons.size:
             whole = dataclasses.replace(self._sampler, capacity=self._config.num_neurons)
-            _, neurons, fired_at = _unpack_report(_report(whole, self._state))
+            _, neurons, fired_at = _unpack_report(_report_anew(whole, self._state))
         return neurons[:count], fired_at[:count]
 
     def _pack(self, ids, potentials, fatigued):
@@ -98,7 +100,7 @@ class HostLoop:
         return packet
 
 
-@functools.cache
+@functools.lru_cache(maxsize=16)  # programs, and blocks of samplers, that are kept
 def _compiled(config, sampler, device):
     """A burst that takes a packet and returns a report, which the host reads in place."""
 
@@ -125,11 +127,13 @@ def _unpack_drive(packet: jax.Array) -> Drive:
     return Drive(injected=ops.ActiveSet(indices, values, size), fatigued=fatigued)
 
 
-@functools.partial(jax.jit, static_argnums=0)
 def _report(sampler: Sampler, state: State) -> jax.Array:
     sample = sampler(state)
     potentials = jax.lax.bitcast_convert_type(sample.potentials, jnp.int32)
     return jnp.concatenate([sample.count[None], sample.neurons, potentials])
+
+
+_report_anew = jax.jit(_report, static_argnums=0)  # of a burst that was
 
 
 def _unpack_report(report: jax.Array) -> tuple[int, np.ndarray, np.ndarray]:

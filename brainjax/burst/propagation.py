@@ -53,7 +53,7 @@ def propagate(
         chosen such that no sum overflows, and summed without rounding. Where a potential-driven
         strength is divided, the weight is divided first: another rounding than FEAGI's unless the
         fan-out is a power of two or, for weights "u8", the quotient a multiple of
-        2^-fraction_bits, such as a whole number. Beside other fan-outs of 2^7 and more that are
+        2^-fraction_bits, such as a whole number. Beside other fan-outs of 2^8 and more that are
         powers of two, and take more places, large quotients may be off even then.
     """
     fixed, waits = synapses.fixed, pending is not None
