@@ -12,12 +12,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_same_bits, each_backend
+from helpers import BACKENDS, assert_same_bits
 
 from brainjax import assemblies, calculus, connectivity, ops, simulation
 
 BRAINS, ROUNDING = 10, 0.005
 SIMILAR_SD = 0.02  # of rows whose mean is .96 or more
+
+# Backends have equal bits, as other tests show: one of them is enough by default.
+each_backend = pytest.mark.parametrize(
+    "backend",
+    [pytest.param(each, marks=() if each == "auto" else pytest.mark.slow) for each in BACKENDS],
+)
 
 
 def assert_reproduces(values, mean, sd, published_brains=10):
