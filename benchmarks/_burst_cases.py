@@ -80,7 +80,7 @@ def case_of(
         draw: returns the network.
         contenders: by name, what starts bursts and tells what they left: see `resident`.
         facts: where to note what was counted, and what each of them compiled and fired.
-        limits: names of those that are limits, not implementations.
+        limits: names of those that are limits, not implementations, if they are contenders.
     """
     net = draw()
     events = net.injected.shape[1] * net.fan_out

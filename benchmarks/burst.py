@@ -122,8 +122,8 @@ def _row(settings, n, fan_out, kind, bandwidth):
     makers = _makers(settings, kind)
     if jax.default_backend() != "cpu":
         del makers["numpy"]
-    draw, limits = functools.partial(cases.network, *sizes), tuple({_EXCHANGE} & set(makers))
-    build = functools.partial(cases.case_of, draw, makers, facts, limits)
+    draw = functools.partial(cases.network, *sizes)
+    build = functools.partial(cases.case_of, draw, makers, facts, (_EXCHANGE,))
     row = row_of(settings, f"{n:,} x {fan_out}, {kind}", build, bandwidth)
     del row["launch_apart"]
     where, times = _FEAGI.get((jax.default_backend(), kind), {}).get(fan_out, ("", {}))

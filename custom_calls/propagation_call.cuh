@@ -187,14 +187,13 @@ template <typename Events, typename Body>
 __device__ __forceinline__ void ForEachProblem(const Call<typename Events::Weight>& call,
                                                const Body& body) {
   __shared__ typename Events::Shared shared;
-  for (int64_t b = blockIdx.y; b < call.batch.size; b += gridDim.y) {
-    const auto problem = call.batch.At(b);
+  ForEachElement<false>(call, [&](int64_t b, const auto& problem) {
     const Events events(problem, call.Head(), call.scratch.template Part<const uint64_t>(b, 0),
                         call.scratch.template Part<const uint64_t>(b, call.scratch.totals),
                         &shared);
     body(b, problem, events);
     __syncthreads();  // `shared` is free again
-  }
+  });
 }
 
 // Sum of one number per thread over the threads before this one; `total` over all.

@@ -79,8 +79,8 @@ struct SliceAdder {
     }
   }
 
-  // Adds the synapses of a slice in the tiles [first, last): all warps of a block do. Almost all
-  // are at the beginnings of their ranges, which need no search for the range of each.
+  // Adds the synapses of a slice in all tiles: all warps of a block do. Almost all are at the
+  // beginnings of their ranges, which need no search for the range of each.
   __device__ __forceinline__ void AddTiles(const SortedTiles& tiles, int slice, uint32_t num_tiles,
                                            uint32_t tile_synapses) const {
     constexpr uint32_t kWarps = kSumThreads / kWarp;

@@ -126,14 +126,13 @@ __device__ void VisitHeads(const Propagation<W>& problem, const Ready& ready, co
     }
     return ready();
   }
-  const int64_t together = min(QuotientUp(parts, warps), int64_t{kWarp});
-  for (int64_t first = warp * together; first < parts; first += warps * together) {
-    const int64_t mine = first + Lane(), place = mine >> halvings;
+  const int64_t together = min(QuotientUp(problem.count, warps), int64_t{kWarp});
+  for (int64_t first = warp * together; first < problem.count; first += warps * together) {
+    const int64_t place = first + Lane();
     Range range{0, 0};
     float gain = 0.0f;
-    if (Lane() < together && mine < parts) {
-      const uint32_t part = static_cast<uint32_t>(mine - (place << halvings));
-      range = PartOfHead(problem.Row(place), part, halvings);
+    if (Lane() < together && place < problem.count) {
+      range = PartOfHead(problem.Row(place), 0, 0);
       gain = problem.Gain(place);
     }
     VisitTogether(problem, range, gain, static_cast<int>(together), ready, visit);

@@ -3,14 +3,13 @@
 import base64
 import json
 import math
-import struct
 import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 
 from brainjax import connectomes, experiment
+from brainjax.connectomes.tables import BROKEN_NPZ
 
 # Core neurons stand in front of those of a recording: death, power, fatigue.
 CORE = {
@@ -46,14 +45,6 @@ STATES = {"mp": "potential", "rc": "countdown", "cfc": "fire_count"}
 _LISTED = {"inj": ("inj_id", "inj_p"), **LISTS}
 _BASE = len(("death", "power", "fatigue"))
 _FACTS = {"base", "power", "flags", "stdp"}  # of its meta
-_BROKEN = (
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-    EOFError,
-    RuntimeError,  # NotImplementedError is one
-    ValueError,
-)
 
 
 def load(path):
@@ -85,7 +76,7 @@ def _read(path):
     try:
         with np.load(path, allow_pickle=False) as file:
             return dict(file)
-    except _BROKEN as error:
+    except BROKEN_NPZ as error:
         raise ValueError(f"{path} must be a whole npz without objects; got {error}") from None
 
 

@@ -213,7 +213,7 @@ class Config:
         """
         if name not in self._places:
             known = ", ".join(map(repr, self.area_names))
-            raise ValueError(f"area must be one of {known}; got {name!r}")
+            require(False, "area", f"one of {known}", repr(name))
         return self._places[name]
 
     @functools.cached_property

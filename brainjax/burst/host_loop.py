@@ -40,7 +40,7 @@ class HostLoop:
             is compiled.
 
     Raises:
-        ValueError: the capacity is below 1, or the state is of many networks.
+        ValueError: the capacity is below 1, or the state is of many networks or on many devices.
 
     Cost: of a burst, that of `step`, and two transfers, of 8 bytes for each entry that the
         capacities allow. Construction copies the state.

@@ -28,13 +28,14 @@ from brainjax.connectomes.network import (
 )
 
 FORMAT = 1  # of the npz
-_BROKEN = (
+# What opening a damaged npz, or one of another kind, may raise.
+BROKEN_NPZ = (
     zipfile.BadZipFile,
     zlib.error,
     struct.error,
     EOFError,
     OSError,
-    RuntimeError,  # NotImplementedError is one
+    RuntimeError,  # encrypted, or compressed in a way that zipfile does not know
     ValueError,
 )
 _DEFLATE_MOST = 1032  # bytes that one byte of a deflated member can stand for
@@ -71,7 +72,7 @@ def read_npz(path: str | Path, *, max_bytes: int = MAX_BYTES) -> Network:
             return _network(_read_arrays(archive, max_bytes))
     except (ConnectomeError, FileNotFoundError):
         raise
-    except _BROKEN as error:
+    except BROKEN_NPZ as error:
         raise ConnectomeError(f"file must be a whole npz; got {error}") from None
 
 
