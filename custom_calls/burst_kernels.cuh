@@ -249,9 +249,9 @@ __global__ void __launch_bounds__(kBlock) CollectKernel(const __grid_constant__ 
 
 // Lets a candidate fire that may.
 __device__ __forceinline__ Outcome Try(const BurstCall& call, const BurstProblem& problem,
-                                       const Candidate& candidate, uint32_t id, float input,
-                                       bool in_batch) {
-  const Limits limits = Limits::Load(problem.neurons, problem.neurons.Row(id));
+                                       const Candidate& candidate, uint32_t id, uint32_t row,
+                                       float input, bool in_batch) {
+  const Limits limits = Limits::Load(problem.neurons, row);
   return candidate.Try(limits, call.batch.rules, id, input, *problem.burst, in_batch);
 }
 
@@ -279,7 +279,8 @@ __device__ __forceinline__ uint32_t AdvanceOwn(const BurstCall& call, const Burs
     float input = 0.0f;
 #pragma unroll
     for (int u = 0; u < kWidth; ++u) input = u == v ? received.inputs[u] : input;
-    const Outcome outcome = Try(call, problem, state.At(v), own.first + v, input, in_batch);
+    const uint32_t id = own.first + v, row = state.parameters.RowOf(problem.neurons, id);
+    const Outcome outcome = Try(call, problem, state.At(v), id, row, input, in_batch);
     counts_change |= state.Become(v, outcome);
     fires |= uint32_t{outcome.fires} << v;
   }

@@ -115,12 +115,19 @@ struct OwnRows {
   }
 };
 
+constexpr uint32_t kManyRows = kMaxKinds;  // not one
+
 // Parameters of a thread's neurons that are needed of all of them.
 template <int kWidth>
 struct OwnParameters {
   float threshold[kWidth], leak[kWidth];
   uint16_t fire_limit[kWidth];
   bool accumulates[kWidth];  // not read where residues are kept
+  uint32_t row = kManyRows;  // that all of them have
+
+  __device__ __forceinline__ uint32_t RowOf(const BurstNeurons& neurons, uint32_t id) const {
+    return row != kManyRows ? row : neurons.Row(id);
+  }
 };
 
 // What has been asked for of them.
@@ -138,6 +145,7 @@ struct AskedParameters {
     rows.Read(neurons.threshold, parameters->threshold);
     rows.Read(neurons.leak, parameters->leak);
     rows.Read(neurons.fire_limit, parameters->fire_limit);
+    if (rows.are_same) parameters->row = rows.rows[0];
     if (!keeps_residues) rows.Read(neurons.accumulates, parameters->accumulates);
   }
 };

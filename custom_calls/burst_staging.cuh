@@ -60,10 +60,23 @@ __device__ inline void FindStarts(const BurstProblem& problem, int64_t tiles) {
 struct Part {
   uint32_t begin, end;
 
-  // That of the tile that holds a neuron.
-  __device__ static Part Of(const BurstProblem& problem, uint32_t neuron) {
-    const uint32_t* const starts = problem.tile_starts + neuron / kBurstTile;
+  // That of the tile that holds the neurons of a warp.
+  __device__ static Part Of(const BurstProblem& problem, uint32_t first) {
+    const uint32_t* const starts = problem.tile_starts + first / kBurstTile;
     return {__ldcg(starts), __ldcg(starts + 1)};
+  }
+};
+
+// An entry of a part that is not empty: behind the last one, the last one again.
+struct Entry {
+  int32_t id, before;  // `before`: of the entry in front
+  float value;
+
+  __device__ Entry(const ActiveSet& injected, const Part& part, uint32_t i) {
+    const uint32_t place = min(i, part.end - 1);
+    id = injected.indices[place];
+    before = injected.indices[max(place, part.begin + 1) - 1];
+    value = injected.values[place];
   }
 };
 
@@ -77,13 +90,19 @@ struct Staging {
 
   // Returns whether the tile gets anything; all lanes of the warp fill it together.
   __device__ bool Fill(const BurstProblem& problem, uint32_t first, Part part) {
+    // The compiler is to know that all lanes have the same part.
+    part = {__shfl_sync(kAllLanes, part.begin, 0), __shfl_sync(kAllLanes, part.end, 0)};
     if (part.begin >= part.end) return false;
+    // Asked for before anything that the lanes do together, which waits for all that was asked for.
+    Entry entry(problem.injected, part, part.begin + Lane());
     __syncwarp();  // what another network staged is read
     if (Lane() < kNeurons / kBurstWord) touched[Lane()] = 0;
     __syncwarp();
     const uint32_t neurons = min(problem.NumNeurons() - first, uint32_t{kNeurons});
-    for (uint32_t i = part.begin + Lane(); i < part.end; i += kWarp) {
-      Add(problem.injected, first, neurons, i, part);
+    for (uint32_t start = part.begin; start < part.end; start += kWarp) {
+      const uint32_t i = start + Lane();
+      if (start > part.begin) entry = Entry(problem.injected, part, i);
+      if (i < part.end) Add(problem.injected, first, neurons, i, part, entry);
     }
     __syncwarp();
     return true;
@@ -99,13 +118,12 @@ struct Staging {
   // The lane that finds the first entry of a neuron adds all of them, in the order given. What is
   // listed may name no neuron of the warp, or none at all.
   __device__ void Add(const ActiveSet& injected, uint32_t first, uint32_t neurons, uint32_t i,
-                      Part part) {
-    const int32_t id = injected.indices[i];
-    const bool is_first = i == part.begin || injected.indices[i - 1] != id;
-    float sum = 0.0f + injected.values[i];
-    const uint32_t place = static_cast<uint32_t>(id) - first;  // too large if it is in front
+                      const Part& part, const Entry& entry) {
+    const bool is_first = i == part.begin || entry.before != entry.id;
+    float sum = 0.0f + entry.value;
+    const uint32_t place = static_cast<uint32_t>(entry.id) - first;  // too large if in front
     if (!is_first || place >= neurons) return;
-    while (++i < part.end && injected.indices[i] == id) sum += injected.values[i];
+    while (++i < part.end && injected.indices[i] == entry.id) sum += injected.values[i];
     sums[place] = sum;
     atomicOr(touched + place / kBurstWord, 1u << (place % kBurstWord));
   }

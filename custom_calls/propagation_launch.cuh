@@ -136,6 +136,15 @@ __device__ void ScatterRows(const Call<W>& call) {
   });
 }
 
+// Rows of one length, which is at most that of a head.
+template <typename W, typename Adder, bool kSingle>
+__global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
+    ScatterHeadsKernel(const __grid_constant__ Call<W> call) {
+  ForEachElement<kSingle>(call, [&](int64_t b, const Propagation<W>& problem) {
+    VisitHeads(problem, [] { AwaitAndAdmit(); }, AdderOf<Adder>(call, problem, b));
+  });
+}
+
 template <typename Events, typename Adder, bool kSingle>
 __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
     ScatterKernel(const __grid_constant__ Call<typename Events::Weight> call) {
@@ -260,16 +269,27 @@ dim3 PreparingGrid(const Launcher& launcher, const Call<typename Events::Weight>
   return launcher.Grid(CeilDiv(sums, 4 * kThreads), 1);
 }
 
+// The kernel that adds in memory.
+template <typename Events, typename Adder, bool kSingle>
+auto ScatterOf(const Call<typename Events::Weight>& call) {
+  if constexpr (Events::kCounted) {
+    return ScatterKernel<Events, Adder, kSingle>;
+  } else {
+    return call.batch.first.fan_out <= kHead
+               ? ScatterHeadsKernel<typename Events::Weight, Adder, kSingle>
+               : ScatterKernel<Events, Adder, false>;
+  }
+}
+
 // Starts the kernels that sum what arrives, behind one that prepares. With kTold, they tell who was
 // reached too.
 template <typename Events, bool kTold>
 cudaError_t StartSums(const Launcher& launcher, const Call<typename Events::Weight>& call) {
   if (call.sort_from > 0) return StartSort<Events, kTold>(launcher, call);
-  const int64_t blocks = CeilDiv(MaxSynapses<Events>(call), Events::kWidth * kThreads);
   using Adder = std::conditional_t<kTold, TallyAdder, SumAdder>;
-  const bool is_single = Events::kCounted && call.batch.size == 1;
-  const auto scatter = is_single ? ScatterKernel<Events, Adder, Events::kCounted>
-                                 : ScatterKernel<Events, Adder, false>;
+  const auto scatter = call.batch.size == 1 ? ScatterOf<Events, Adder, true>(call)
+                                            : ScatterOf<Events, Adder, false>(call);
+  const int64_t blocks = CeilDiv(MaxSynapses<Events>(call), kThreads);
   return launcher.StartOverlapping(scatter, launcher.Grid(blocks, call.batch.size), kThreads, 0,
                                    call);
 }

@@ -10,6 +10,8 @@
 namespace brainjax {
 namespace propagation {
 
+constexpr int kAdded = 8;  // synapses that a lane asks for before it adds the first
+
 // Adds sorted synapses to the sums of a slice. `cancelled(target)` is called where a sum is 0
 // afterwards.
 template <bool kWeighted, bool kMarked, typename Cancelled>
@@ -20,22 +22,22 @@ struct SliceAdder {
   uint32_t spare;  // a word of this lane behind the sums
   const Cancelled& cancelled;
 
-  // Adds kInFlight synapses, each at its place if it exists; all are asked for before the first is
+  // Adds kAdded synapses, each at its place if it exists; all are asked for before the first is
   // added. What does not exist adds 0 to the spare word: a branch would take longer.
-  __device__ __forceinline__ void Add(const uint32_t (&places)[kInFlight],
-                                      const bool (&exists)[kInFlight]) const {
-    uint32_t onto[kInFlight];
-    int32_t added[kInFlight], before[kInFlight];
+  __device__ __forceinline__ void Add(const uint32_t (&places)[kAdded],
+                                      const bool (&exists)[kAdded]) const {
+    uint32_t onto[kAdded];
+    int32_t added[kAdded], before[kAdded];
 #pragma unroll
-    for (int u = 0; u < kInFlight; ++u) {
+    for (int u = 0; u < kAdded; ++u) {
       onto[u] = exists[u] ? targets[places[u]] : spare;
       added[u] = !exists[u] ? 0 : kWeighted ? contributions[places[u]] : 1;
     }
 #pragma unroll
-    for (int u = 0; u < kInFlight; ++u) before[u] = atomicAdd(sums + onto[u], added[u]);
+    for (int u = 0; u < kAdded; ++u) before[u] = atomicAdd(sums + onto[u], added[u]);
     if constexpr (kWeighted && kMarked) {
 #pragma unroll
-      for (int u = 0; u < kInFlight; ++u) {
+      for (int u = 0; u < kAdded; ++u) {
         if (exists[u] && IsCancelled(before[u], added[u])) cancelled(onto[u]);
       }
     }
@@ -47,11 +49,11 @@ struct SliceAdder {
                                                 int team_bits) const {
     const uint32_t teams = kWarp >> team_bits, team = Lane() >> team_bits;
     const uint32_t mine = Lane() & ((1u << team_bits) - 1);
-    for (uint32_t first = team; first - team < ranges; first += teams * kInFlight) {
-      uint32_t places[kInFlight];
-      bool exists[kInFlight];
+    for (uint32_t first = team; first - team < ranges; first += teams * kAdded) {
+      uint32_t places[kAdded];
+      bool exists[kAdded];
 #pragma unroll
-      for (int u = 0; u < kInFlight; ++u) {
+      for (int u = 0; u < kAdded; ++u) {
         const int range = first + u * teams;  // of this warp: a turn is a part of it
         places[u] = __shfl_sync(kAllLanes, place, range) + mine;
         exists[u] = __shfl_sync(kAllLanes, length, range) > mine;
@@ -64,11 +66,11 @@ struct SliceAdder {
   __device__ __forceinline__ void AddEvenly(uint32_t place, uint32_t length) const {
     const WarpRanges ranges(length);
     const uint32_t shift = place - ranges.begin;
-    for (uint32_t x = Lane(); x - Lane() < ranges.total; x += kWarp * kInFlight) {
-      uint32_t places[kInFlight];
-      bool exists[kInFlight];
+    for (uint32_t x = Lane(); x - Lane() < ranges.total; x += kWarp * kAdded) {
+      uint32_t places[kAdded];
+      bool exists[kAdded];
 #pragma unroll
-      for (int u = 0; u < kInFlight; ++u) {
+      for (int u = 0; u < kAdded; ++u) {
         exists[u] = false;
         if (x - Lane() + u * kWarp >= ranges.total) continue;
         const uint32_t element = x + u * kWarp;

@@ -33,13 +33,13 @@ __device__ void VisitRanges(const Propagation<W>& problem, int64_t first, uint32
     float gains[kInFlight];
 #pragma unroll
     for (int u = 0; u < kInFlight; ++u) {
-      const int owner = ranges.Owner(x + u * kWarp);
-      const int64_t here = __shfl_sync(kAllLanes, synapse, owner) + (x + u * kWarp);
+      // Behind the last synapse the last one again: what is read under a condition is waited for.
+      const uint32_t element = min(x + u * kWarp, ranges.total - 1);
+      const int owner = ranges.Owner(element);
+      const int64_t here = __shfl_sync(kAllLanes, synapse, owner) + element;
       gains[u] = __shfl_sync(kAllLanes, gain, owner);
-      if (x + u * kWarp < ranges.total) {
-        targets[u][0] = __ldg(problem.indices + here);
-        weights[u] = WeightAt(problem.weights, here);
-      }
+      targets[u][0] = __ldg(problem.indices + here);
+      weights[u] = WeightAt(problem.weights, here);
     }
     ready();
 #pragma unroll
