@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_same_bits, each_backend, random_active
+from helpers import assert_same_bits, each_backend, poison_free_memory, random_active
 from hypothesis import given, strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -153,11 +153,6 @@ GPU_COLUMNS = [
 GPU_COUNTS = [0, 1, 31, 32, 33, 64, 65, 127, 128, 129, 1023, 1024, 1025, 2049]
 
 
-def poisoned():
-    """Free memory of the device holds NaN: what a kernel leaves unwritten shows."""
-    jax.block_until_ready([jnp.full(1 << 24, jnp.nan) for _ in range(4)])
-
-
 @pytest.mark.gpu
 @pytest.mark.parametrize("num_post", GPU_COLUMNS)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -185,7 +180,7 @@ def check_on_gpu(num_post, counts, dtype):
     values = np.asarray(weights, np.float32)
     for count in counts:
         active = random_active(rng, num_pre, count, num_pre, graded=True)
-        poisoned()
+        poison_free_memory()
         received = accumulate(weights, active, "kernel")
         assert_same_bits(received, in_lane_order(values, active))
 
