@@ -6,8 +6,11 @@ Expected:  the same genome and the same input make the same neurons fire in the 
            brain of a batch (one brain has none to compare with); in the genome that comes with
            this file, every area fires.
 Source:    the genome formats of FEAGI, and its burst engine.
-Run:       python experiments/genome_run.py [--genome FILE.json] [--bursts 200] [--brains 4]
+Run:       python experiments/genome_run.py [[--genome] FILE.json] [--bursts 200] [--brains 4]
            [--smoke] [--json FILE] [--out DIR]
+
+Like FEAGI, and with a warning, it skips morphologies that are not dispatched, and keeps a leak or
+an excitability that looks like percent.
 """
 
 import dataclasses
@@ -38,8 +41,8 @@ class Settings:
     dwell: int = 2  # bursts that the bar stays at one x
     potential: float = 10.0  # that the bar injects into each neuron, in the unit of thresholds
     strict: bool = False  # FEAGI's semantics, accidents included
-    on_unknown: Literal["error", "skip"] = "error"  # morphologies that are not dispatched
-    legacy_units: Literal["error", "keep", "percent"] = "error"  # leak and excitability in percent
+    on_unknown: Literal["error", "skip"] = "skip"  # morphologies that are not dispatched
+    legacy_units: Literal["error", "keep", "percent"] = "keep"  # leak and excitability in percent
     seed: int = 0  # of the synapses that are drawn, where an attractivity is below 100 percent
     backend: Backend = "auto"
 
@@ -162,8 +165,11 @@ def _name(area):
 
 
 def main() -> int:
-    """Run from the command line."""
-    return experiment.main(sys.modules[__name__])
+    """Run from the command line, where the genome may stand first, without its flag."""
+    arguments = sys.argv[1:]
+    if arguments and not arguments[0].startswith("-"):
+        arguments = ["--genome", *arguments]
+    return experiment.main(sys.modules[__name__], arguments)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import sys
 import types
 from typing import Any
 
+import golden_genomes
 import numpy as np
 import pytest
 
@@ -250,6 +251,42 @@ def test_a_recording_may_map_between_areas_without_neurons(recording, tmp_path):
     path = tmp_path / "recording.npz"
     np.savez(path, **(arrays | {"meta": facts(stdp=[[4, 77, 2, 1, 5, 3], [88, 4, 1, 1, 5, 3]])}))
     assert experiment.main(module, ["--vector", str(path)]) == experiment.OK
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # that names what is kept and skipped
+@pytest.mark.parametrize("flags", [[], ["--strict"]])
+@pytest.mark.parametrize("name", ["essential", "gesture"])
+def test_a_genome_of_feagi_runs_as_it_is(name, flags, tmp_path, monkeypatch):
+    """Their excitabilities of 100, leaks of 10 and plastic rules without a window need no flag."""
+    module = experiment.load("experiments", "genome_run")
+    written, facts = tmp_path / "result.json", golden_genomes.facts(name)["connectome"]
+    given = [str(golden_genomes.genome(name)), "--bursts", "1", "--json", str(written), *flags]
+    monkeypatch.setattr(sys, "argv", ["genome_run.py", *given])
+    assert module.main() == experiment.OK
+    found = json.loads(written.read_text())["results"][0]
+    # Six synapses of plastic rules without a window, which FEAGI leaves out.
+    unwindowed = 6 if name == "gesture" and not flags else 0
+    expected = facts["neurons"], facts["synapses"] + unwindowed
+    assert (found["neurons"], found["synapses"]) == expected
+
+
+@pytest.mark.filterwarnings("ignore:morphologies that are not dispatched")
+@pytest.mark.parametrize(
+    ("flags", "code"),
+    [([], experiment.OK), (["--on-unknown", "error"], experiment.CANNOT_RUN)],
+)
+def test_a_genome_of_undispatched_morphologies_runs_unless_told_otherwise(flags, code, tmp_path):
+    module, path = experiment.load("experiments", "genome_run"), tmp_path / "tiled.json"
+    tree = json.loads(module.OWN.read_text())
+    rules = next(
+        rules
+        for genes in tree["blueprint"].values()
+        for rules in genes["cortical_mapping_dst"].values()
+    )
+    rules[0]["morphology_id"] = "tile"
+    path.write_text(json.dumps(tree))
+    flags = ["--bursts", "1", "--genome", str(path), *flags]
+    assert experiment.main(module, flags) == code
 
 
 def test_a_genome_whose_synapses_are_drawn_runs(tmp_path):
