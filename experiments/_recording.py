@@ -138,22 +138,27 @@ def _facts(meta):
     experiment.require(isinstance(base, int) and base == _BASE, "base of meta", _BASE, repr(base))
     power, flags, stdp = (facts[name] for name in ("power", "flags", "stdp"))
     experiment.require(power is None or _is_number(power), "power of meta", "a number", power)
-    rule = "two flags for each area, by its number"
+    rule = "two flags for each area, by its number below 2^32"
     experiment.require(isinstance(flags, dict), "flags of meta", rule, flags)
     for area, pair in flags.items():
         is_pair = isinstance(pair, list) and len(pair) == 2 and all(each in (0, 1) for each in pair)
-        experiment.require(area.isdecimal() and is_pair, "flags of meta", rule, {area: pair})
-    rule = "mappings: two areas, a window, and three numbers"
+        experiment.require(_is_area(area) and is_pair, "flags of meta", rule, {area: pair})
+    rule = "mappings: two areas below 2^32, a window, and three numbers"
     experiment.require(isinstance(stdp, list), "stdp of meta", rule, stdp)
     for mapping in stdp:
         is_six = isinstance(mapping, list) and len(mapping) == 6 and all(map(_is_number, mapping))
-        is_right = is_six and all(isinstance(each, int) for each in mapping[:3])
+        is_right = is_six and all(map(_is_area, map(str, mapping[:2])))
+        is_right = is_right and isinstance(mapping[2], int)
         experiment.require(is_right, "stdp of meta", rule, mapping)
     return facts
 
 
 def _is_number(value):
     return isinstance(value, int | float) and abs(value) < 2**63 and math.isfinite(value)
+
+
+def _is_area(text):
+    return text.isascii() and text.isdecimal() and len(text) < 11 and int(text) < 2**32
 
 
 def draw_network(settings):
@@ -222,9 +227,11 @@ def network_of(arrays):
 
 def _area(index, power, driven, uniform):
     """The engine knows areas of the core by their ids. Without power there is no area of it."""
-    core = {0: "___death", 2: "___fatig"} | ({} if power is None else {1: "___power"})
-    name = core.get(index, f"c{index:07d}")
-    encoded = base64.b64encode(name.encode()).decode()
+    core = {0: b"___death", 2: b"___fatig"}
+    if power is not None:
+        core[1] = b"___power"
+    name = core.get(index) or b"c" + index.to_bytes(7, "big")
+    encoded = base64.b64encode(name).decode()
     return connectomes.Area(index, encoded, mp_driven=driven, uniform=uniform)
 
 

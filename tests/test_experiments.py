@@ -202,7 +202,10 @@ WRONG_RECORDINGS: list[tuple[dict[str, Any], str]] = [
     ({"meta": lambda _: facts(base=3.0)}, "base of meta must be 3; got 3.0"),
     ({"meta": lambda _: facts(power=[1])}, "power of meta must be a number; got [1]"),
     ({"meta": lambda _: facts(flags={"3": [1]})}, "flags of meta must be two flags for each area"),
-    ({"meta": lambda _: facts(stdp=[[3, 4, 2]])}, "stdp of meta must be mappings: two areas,"),
+    ({"meta": lambda _: facts(flags={"4294967296": [1, 1]})}, "by its number below 2^32; got"),
+    ({"meta": lambda _: facts(stdp=[[3, 4, 2]])}, "stdp of meta must be mappings: two areas "),
+    ({"meta": lambda _: facts(stdp=[[-1, 4, 2, 1, 1, 1]])}, "stdp of meta must be mappings: two "),
+    ({"meta": lambda _: facts(stdp=[[3, 2**32, 2, 1, 1, 1]])}, "stdp of meta must be mappings:"),
     ({"meta": lambda _: facts(stdp=[[3, 4, 2.5, 1, 1, 1]])}, "stdp of meta must be mappings:"),
     ({"val": lambda _: np.zeros(3)}, "a recording of the burst engine; got no ['bursts', 'ids']"),
 ]
@@ -250,6 +253,17 @@ def test_a_recording_may_map_between_areas_without_neurons(recording, tmp_path):
     module, arrays = recording
     path = tmp_path / "recording.npz"
     np.savez(path, **(arrays | {"meta": facts(stdp=[[4, 77, 2, 1, 5, 3], [88, 4, 1, 1, 5, 3]])}))
+    assert experiment.main(module, ["--vector", str(path)]) == experiment.OK
+
+
+def test_areas_of_a_recording_have_any_number(recording, tmp_path):
+    module, arrays = recording
+    place = arrays["n_area"].copy()
+    place[place == 4], place[place == 5] = 10**7, 2**32 - 1
+    # Each sends in full, as it does where no area has flags.
+    meta = facts(flags={str(area): [0, 1] for area in np.unique(place)})
+    path = tmp_path / "recording.npz"
+    np.savez(path, **(arrays | {"n_area": place, "meta": meta}))
     assert experiment.main(module, ["--vector", str(path)]) == experiment.OK
 
 
