@@ -599,6 +599,16 @@ def test_timestep_has_two_names():
     old = tree({}) | {"physiology": {"burst_delay": 0.04}}
     assert genome.parse(json.dumps(tree({}))).timestep == 25
     assert genome.parse(json.dumps(old)).timestep == 40
+    old["physiology"]["simulation_timestep"] = None
+    assert genome.parse(json.dumps(old)).timestep == 40
+
+
+@pytest.mark.parametrize("name", ["simulation_timestep", "burst_delay"])
+@pytest.mark.parametrize(("value", "rule"), [(0, "positive"), ("1", "a finite number")])
+def test_a_wrong_timestep_is_named_as_it_is_given(name, value, rule):
+    wrong = tree({}) | {"physiology": {name: value}}
+    with pytest.raises(GenomeError, match=f"^physiology/{name} must be {rule}; got {value!r}"):
+        genome.parse(json.dumps(wrong))
 
 
 # What is warned about, and what is refused.

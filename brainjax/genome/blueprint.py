@@ -234,11 +234,13 @@ def _check_targets(areas):
 
 
 def _timestep(physiology):
-    seconds = physiology.get("simulation_timestep", physiology.get("burst_delay"))
-    if seconds is None:
+    names = ("simulation_timestep", "burst_delay")  # the second one in older genomes
+    given = [name for name in names if physiology.get(name) is not None]
+    if not given:
         return None
-    seconds = number(seconds, "physiology/simulation_timestep")
-    require(seconds > 0, "physiology/simulation_timestep", "positive", seconds)
+    path = f"physiology/{given[0]}"
+    seconds = number(physiology[given[0]], path)
+    require(seconds > 0, path, "positive", seconds)
     return 1000 * seconds
 
 
