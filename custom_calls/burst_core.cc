@@ -7,6 +7,7 @@
 #include "handler.h"
 #include "parallel.h"
 #include "propagation_sums.h"
+#include "subnormals.h"
 
 namespace brainjax {
 
@@ -64,7 +65,10 @@ class Burst {
  private:
   template <typename Body>
   void ForItems(const Body& body) {
-    auto item = [&](int64_t i) { body(i / parts_, i % parts_); };
+    auto item = [&](int64_t i) {
+      const KeepSubnormals keep;
+      body(i / parts_, i % parts_);
+    };
     if (parallel_) {
       ParallelFor(pool_, batch_.size * parts_, item);
     } else {

@@ -14,6 +14,7 @@ from helpers import (
     assert_same_bits,
     at,
     each_backend,
+    has_kernels,
     on_cpu,
     on_gpu,
     stacked,
@@ -109,7 +110,32 @@ def test_batch_whose_inputs_are_not_kept(name, backend):
         assert_same_bits(at(together, place), expected)
 
 
-# What leaks from a potential near 2^-126 is below it, and then no bits are promised.
+def decaying():
+    """Potentials on both sides of 2^-126, before they leak and behind it."""
+    operands = draw(4, 600, num_kinds=None)
+    scale = 2.0 ** np.random.default_rng(5).integers(-150, -120, 600)
+    membranes = operands["membranes"]
+    tiny = (membranes.potential * scale).astype(np.float32)
+    return operands | {"membranes": membranes.replace(potential=tiny)}
+
+
+@pytest.mark.skipif(not has_kernels(), reason="plain XLA takes them for 0 on a CPU")
+def test_kernel_keeps_numbers_too_small_to_be_normal():
+    operands, rules = decaying(), RULES["power and fatigue"]
+    expected = in_numpy(rules, operands)
+    kept = expected.membranes.potential
+    assert np.count_nonzero((kept != 0) & (np.abs(kept) < np.finfo(np.float32).tiny)) > 50
+    assert_same_bits(advance(rules, operands, "kernel"), expected)
+
+
+@pytest.mark.gpu
+def test_gpu_keeps_numbers_too_small_to_be_normal():
+    operands, rules = decaying(), RULES["power and fatigue"]
+    call = functools.partial(advance, rules, backend="kernel")
+    assert_same_bits(on_gpu(call, operands), in_numpy(rules, operands))
+
+
+# What leaks from a potential near 2^-126 is below it, and then plain XLA promises no bits.
 magnitudes = st.just(0.0) | st.floats(2.0**-60, 9, width=32)
 potentials = magnitudes | magnitudes.map(operator.neg)
 

@@ -122,7 +122,7 @@ def step(config: Config, params: Params, state: State, drive: Drive) -> State:
     Cost: the synapses of the neurons that fired, 12 bytes per neuron and 21 more per candidate, and
         all plastic synapses. `keeps_inputs` or a batch threshold adds 5 per neuron.
     Determinism: bit-identical on every backend and platform, alone and batched, in any order of
-        synapses, as far as no potential is below 2^-126 in magnitude.
+        synapses. Kernels keep potentials below 2^-126 in magnitude, for which plain XLA may take 0.
     Source: feagi-core 0.0.1-beta.18, its CPU burst engine.
     """
     rows, arrivals, pending = propagation.propagate(

@@ -91,9 +91,9 @@ def burst_core(
     Cost: the synapses of the neurons that fired; 12 bytes per neuron, 5 more if inputs are kept or
         counted by `rules.batch_threshold`, and 21 more per candidate. Kinds add 2 for each neuron
         whose row is read. A batch of states copies neither unbatched synapses nor parameters.
-    Determinism: bit-identical on every backend, alone and batched, in any order of synapses, as
-        far as no number is below 2^-126 in magnitude and the injected ids ascend. It has no
-        gradient.
+    Determinism: bit-identical on every backend, alone and batched, in any order of synapses, if
+        the injected ids ascend. Kernels keep numbers below 2^-126 in magnitude, for which plain
+        XLA may take 0. It has no gradient.
     Source: feagi-core 0.0.1-beta.18, its CPU burst engine.
     """
     propagation.check(synapses, backend)

@@ -131,8 +131,8 @@ def advance(
         The membranes, who fires, and V.
 
     Cost: reads 36 and writes 13 bytes per neuron.
-    Determinism: bit-identical on every platform, but for numbers below 2^-126 in magnitude, which
-        some flush to 0.
+    Determinism: bit-identical on every platform, but for numbers below 2^-126 in magnitude, for
+        which plain XLA may take 0.
     """
     num_candidates = jnp.count_nonzero(candidates).astype(jnp.int32)
     in_batch = jnp.asarray(False)
