@@ -9,8 +9,8 @@ Source:    the genome formats of FEAGI, and its burst engine.
 Run:       python experiments/genome_run.py [[--genome] FILE.json] [--bursts 200] [--brains 4]
            [--smoke] [--json FILE] [--out DIR]
 
-Like FEAGI, and with a warning, it skips morphologies that are not dispatched, and keeps a leak or
-an excitability that looks like percent.
+Like FEAGI, and with a warning, it skips morphologies that are not dispatched and plastic rules of
+window 0, and keeps a leak or an excitability that looks like percent.
 """
 
 import dataclasses
@@ -42,6 +42,7 @@ class Settings:
     potential: float = 10.0  # that the bar injects into each neuron, in the unit of thresholds
     strict: bool = False  # FEAGI's semantics, accidents included
     on_unknown: Literal["error", "skip"] = "skip"  # morphologies that are not dispatched
+    unwindowed: Literal["static", "skip"] = "skip"  # plastic rules that cannot learn
     legacy_units: Literal["error", "keep", "percent"] = "keep"  # leak and excitability in percent
     seed: int = 0  # of the synapses that are drawn, where an attractivity is below 100 percent
     backend: Backend = "auto"
@@ -60,6 +61,7 @@ def run(settings: Settings) -> dict:
         genome.read(settings.genome),
         strict=settings.strict,
         on_unknown=settings.on_unknown,
+        unwindowed=settings.unwindowed,
         legacy_units=settings.legacy_units,
         key=jax.random.key(settings.seed),
     )

@@ -268,9 +268,16 @@ def test_areas_of_a_recording_have_any_number(recording, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # that names what is kept and skipped
-@pytest.mark.parametrize("flags", [[], ["--strict"]])
-@pytest.mark.parametrize("name", ["essential", "gesture"])
-def test_a_genome_of_feagi_runs_as_it_is(name, flags, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "flags", "more"),
+    [
+        ("essential", [], 0),
+        ("gesture", [], 0),
+        ("gesture", ["--strict"], 0),
+        ("gesture", ["--unwindowed", "static"], 6),
+    ],
+)
+def test_a_genome_of_feagi_grows_what_feagi_grows(name, flags, more, tmp_path, monkeypatch):
     """Their excitabilities of 100, leaks of 10 and plastic rules without a window need no flag."""
     module = experiment.load("experiments", "genome_run")
     written, facts = tmp_path / "result.json", golden_genomes.facts(name)["connectome"]
@@ -278,9 +285,7 @@ def test_a_genome_of_feagi_runs_as_it_is(name, flags, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["genome_run.py", *given])
     assert module.main() == experiment.OK
     found = json.loads(written.read_text())["results"][0]
-    # Six synapses of plastic rules without a window, which FEAGI leaves out.
-    unwindowed = 6 if name == "gesture" and not flags else 0
-    expected = facts["neurons"], facts["synapses"] + unwindowed
+    expected = facts["neurons"], facts["synapses"] + more
     assert (found["neurons"], found["synapses"]) == expected
 
 
