@@ -31,6 +31,12 @@ def has_kernels() -> bool:
 # "auto", which configurations have by default, is the latter.
 BACKENDS = ("reference", "kernel" if has_kernels() else "auto")
 each_backend = pytest.mark.parametrize("backend", BACKENDS)
+# Where plain JAX takes long to compile, or only has the bits that it has elsewhere: the last one,
+# and all of them among the slow tests.
+each_backend_slowly = pytest.mark.parametrize(
+    "backend",
+    [*(pytest.param(each, marks=pytest.mark.slow) for each in BACKENDS[:-1]), BACKENDS[-1]],
+)
 
 
 def random_active(

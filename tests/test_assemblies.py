@@ -7,7 +7,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import BACKENDS, assert_same_bits, at, each_backend, neurons, random_active, stacked
+from helpers import (
+    BACKENDS,
+    assert_same_bits,
+    at,
+    each_backend,
+    each_backend_slowly,
+    neurons,
+    random_active,
+    stacked,
+)
 
 from brainjax import assemblies, calculus, connectivity, ops, simulation
 
@@ -335,7 +344,7 @@ def test_limit_is_of_single_synapses_never_of_a_stimulus(backend):
     assert float(state.synapses["s->A"].weights.max()) > 100
 
 
-@each_backend
+@each_backend_slowly
 def test_normalised_fibers_stay_normalised(backend):
     config = anatomy(backend, fibers=fibers_of("s->A", "A->A", "B->A", "t->B", normalise=True))
     params = even_params(config, 0.3)
@@ -367,7 +376,7 @@ def test_changed_numbers_do_not_trace_again(backend):
     assert traces == 1
 
 
-@each_backend
+@each_backend_slowly
 def test_many_brains_in_one_batch_are_each_alone(backend):
     config = anatomy(backend)
     betas = [0.0, 0.05, 0.1, 0.5, 1.0]
@@ -404,7 +413,7 @@ def check_batch_of_large_brains(backend, brains):
         assert_same_bits(at(together, index), alone)
 
 
-@each_backend
+@each_backend_slowly
 def test_eight_brains_of_a_thousand_neurons(backend):
     check_batch_of_large_brains(backend, brains=8)
 

@@ -16,6 +16,7 @@ from helpers import (
     assert_same_bits,
     at,
     each_backend,
+    each_backend_slowly,
     neurons,
     stacked,
     weight_copies,
@@ -987,7 +988,7 @@ def test_many_brains_in_one_batch_are_each_alone(strict):
         assert_same_bits(at(states, brain), run(config, own, drive)[1])
 
 
-@each_backend
+@each_backend_slowly
 def test_a_sweep_over_the_thresholds_of_kinds(backend):
     """One threshold for each kind and brain, and nothing else of the parameters twice."""
     config = small_config(num_neurons=600, backend=backend, keeps_inputs=True)

@@ -14,6 +14,7 @@ from helpers import (
     assert_same_bits,
     at,
     each_backend,
+    each_backend_slowly,
     has_kernels,
     on_cpu,
     on_gpu,
@@ -226,7 +227,7 @@ def test_batch_of_a_part_of_the_parameters(own, backend):
         assert_same_bits(at(together, place), in_numpy(rules, case))
 
 
-@each_backend
+@each_backend_slowly
 def test_kinds_and_rows_of_each_have_the_same_bits(backend):
     for name, num_kinds in (("power and fatigue", 4), ("residues", 700), ("in batches", 1)):
         operands = draw(6, 700, num_kinds=num_kinds)

@@ -2,11 +2,11 @@
 
 import jax
 import jax.numpy as jnp
-from helpers import assert_same_bits, at, each_backend, stacked
+from helpers import assert_same_bits, at, each_backend_slowly, stacked
 from operations import batch_of, each_op, on
 
 
-@each_backend
+@each_backend_slowly
 @each_op
 def test_batch_is_a_loop(op, backend):
     call, batch = on(op, backend), batch_of(op, 6, seed=3)
@@ -14,7 +14,7 @@ def test_batch_is_a_loop(op, backend):
     assert_same_bits(together, stacked([call(*at(batch, index)) for index in range(6)]))
 
 
-@each_backend
+@each_backend_slowly
 @each_op
 def test_batch_with_shared_operands_is_a_loop(op, backend):
     call, batch = on(op, backend), batch_of(op, 4, seed=4)
@@ -28,7 +28,7 @@ def test_batch_with_shared_operands_is_a_loop(op, backend):
         assert_same_bits(together, stacked(alone))
 
 
-@each_backend
+@each_backend_slowly
 @each_op
 def test_nested_batch_is_a_loop(op, backend):
     """The outer batch shares the first operand with all; the inner one has its own of the rest."""
@@ -41,7 +41,7 @@ def test_nested_batch_is_a_loop(op, backend):
     assert_same_bits(nested, stacked([stacked(row) for row in alone]))
 
 
-@each_backend
+@each_backend_slowly
 @each_op
 def test_batch_along_another_axis(op, backend):
     call, batch = on(op, backend), batch_of(op, 3, seed=6)
@@ -50,7 +50,7 @@ def test_batch_along_another_axis(op, backend):
     assert_same_bits(jax.jit(jax.vmap(call, axes))(last, *batch[1:]), jax.vmap(call)(*batch))
 
 
-@each_backend
+@each_backend_slowly
 @each_op
 def test_scan_is_a_loop(op, backend):
     call, batch = on(op, backend), batch_of(op, 4, seed=7)

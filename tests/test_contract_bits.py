@@ -4,7 +4,7 @@ import functools
 
 import jax
 import numpy as np
-from helpers import assert_same_bits, each_backend
+from helpers import assert_same_bits, each_backend, each_backend_slowly
 from operations import defined, each_case, each_op, on, usual_operands
 
 
@@ -15,7 +15,7 @@ def test_backends_have_equal_bits(op, draw, backend):
     assert_same_bits(on(op, backend)(*operands), defined(op)(*operands))
 
 
-@each_backend
+@each_backend_slowly
 @each_op
 def test_jit_changes_no_bit(op, backend):
     operands = usual_operands(op, seed=2)

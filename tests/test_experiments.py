@@ -22,7 +22,14 @@ FIELDS_OF_A_BRAIN = {
 }
 
 
-@pytest.mark.parametrize("name", experiment.names("experiments"))
+def each_of(folder, slow):
+    """All that are found, those that take long to compile among the slow tests."""
+    marks = {name: pytest.mark.slow for name in slow}
+    names = [pytest.param(name, marks=marks.get(name, ())) for name in experiment.names(folder)]
+    return pytest.mark.parametrize("name", names)
+
+
+@each_of("experiments", slow=["association", "completion"])
 def test_smoke_run_writes_json_and_pictures(name, tmp_path):
     module = experiment.load("experiments", name)
     path, pictures = tmp_path / "result.json", tmp_path / "pictures"
@@ -125,7 +132,7 @@ def test_wrong_flags_are_usage_errors(flags, capsys):
     assert exit_.value.code == experiment.USAGE
 
 
-@pytest.mark.parametrize("name", experiment.names("benchmarks"))
+@each_of("benchmarks", slow=["ops"])
 def test_benchmark_smoke_run_has_both_sides(name, tmp_path):
     path = tmp_path / "result.json"
     module = experiment.load("benchmarks", name)

@@ -170,6 +170,7 @@ def test_gradient_is_that_of_plain_jax(backend):
     assert_close(gradients, plain, 1e-3)
 
 
+@pytest.mark.slow
 def test_gradient_is_that_of_plain_jax_to_the_last_digits():
     """In float64 both programs agree far beyond what a wrong term could hide."""
     with jax.enable_x64(True):
@@ -182,7 +183,9 @@ def test_gradient_is_that_of_plain_jax_to_the_last_digits():
         assert_close(gradients, plain, 1e-6)
 
 
-@pytest.mark.parametrize("field", ["beta", "temperature", "synapses"])
+@pytest.mark.parametrize(
+    "field", ["beta", "temperature", pytest.param("synapses", marks=pytest.mark.slow)]
+)
 def test_softened_gradient_matches_finite_differences(field):
     """With soft winners the loss is smooth, so the gradient must be its slope."""
     with jax.enable_x64(True):

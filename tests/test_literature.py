@@ -12,21 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import BACKENDS, assert_same_bits
+from helpers import assert_same_bits, each_backend_slowly
 
 from brainjax import assemblies, calculus, connectivity, ops, simulation
 
 BRAINS, ROUNDING = 10, 0.005
 SIMILAR_SD = 0.02  # of rows whose mean is .96 or more
-
-# Backends have equal bits, as other tests show: one of them is enough by default.
-each_backend = pytest.mark.parametrize(
-    "backend",
-    [
-        pytest.param(each, marks=() if each == BACKENDS[-1] else pytest.mark.slow)
-        for each in BACKENDS
-    ],
-)
 
 
 def assert_reproduces(values, mean, sd, published_brains=10):
@@ -126,7 +117,7 @@ def persistence(k, beta, rounds, backend):
     return overlaps(assembly, brains.winners("A")), brains.state.winners
 
 
-@each_backend
+@each_backend_slowly
 @pytest.mark.parametrize(
     ("k", "beta", "rounds", "mean", "sd"),
     rows(
@@ -141,7 +132,7 @@ def persistence(k, beta, rounds, backend):
         (100, 0.02, 30, 0.66, 0.10),
         (100, 0.05, 30, 0.98, SIMILAR_SD),
         (20, 0.1, 30, 0.90, 0.08),
-        fast=[(100, 0.05, 10, 0.52, 0.08), (100, 0.05, 20, 0.92, 0.03)],
+        fast=[(100, 0.05, 20, 0.92, 0.03)],
     ),
 )
 def test_persistence_after_20_autonomous_rounds(k, beta, rounds, mean, sd, backend):
@@ -158,7 +149,7 @@ def replacement(n, backend):
     return overlaps(assembly, brains.winners("A")), brains.state.winners
 
 
-@each_backend
+@each_backend_slowly
 @pytest.mark.parametrize(
     ("n", "mean", "sd"),
     rows(
@@ -192,7 +183,7 @@ def association(cofirings, backend):
     return overlaps(assembly, brains.winners("B")), brains.state.winners
 
 
-@each_backend
+@each_backend_slowly
 @pytest.mark.parametrize(
     ("cofirings", "mean", "sd"),
     rows(
@@ -228,7 +219,7 @@ def merge(single_phases, backend):
     return overlaps(both, brains.winners("C")), brains.state.winners
 
 
-@each_backend
+@each_backend_slowly
 def test_merge_without_feedback(backend):
     with_a, with_b, between = check(merge, (True,), backend)
     assert_reproduces(with_a, 0.56, 0.05)
@@ -237,7 +228,7 @@ def test_merge_without_feedback(backend):
 
 
 @pytest.mark.slow
-@each_backend
+@each_backend_slowly
 def test_one_parent_recovers_a_merge_without_single_phases(backend):
     assert_reproduces(check(merge, (False,), backend), 1.0, SIMILAR_SD)
 
@@ -260,7 +251,7 @@ def stimulation(count, backend):
     return (np.mean(pairs, axis=0), np.mean(recovered, axis=0)), brains.state.winners
 
 
-@each_backend
+@each_backend_slowly
 @pytest.mark.parametrize(
     ("count", "mean"), rows((2, 0.11), (5, 0.107), (8, 0.106), fast=[(2, 0.11)])
 )
@@ -288,14 +279,14 @@ def support(beta, seed, backend):
 SUPPORT = [(0.05, 3.04, 0.22), (0.1, 1.95, 0.16)]
 
 
-@each_backend
+@each_backend_slowly
 @pytest.mark.parametrize(("beta", "mean", "sd"), SUPPORT[:1])
 def test_support_of_a_projection_in_one_brain(beta, mean, sd, backend):
     assert_reproduces([check(support, (beta, 0), backend)], mean, sd, published_brains=8)
 
 
 @pytest.mark.slow
-@each_backend
+@each_backend_slowly
 @pytest.mark.parametrize(("beta", "mean", "sd"), SUPPORT)
 def test_support_of_a_projection(beta, mean, sd, backend):
     measured = [check(support, (beta, seed), backend) for seed in range(8)]
@@ -389,7 +380,7 @@ def three_classes(backend):
     return classify(brains, classes, rounds=10, tests=20)
 
 
-@each_backend
+@each_backend_slowly
 def test_three_classes(backend):
     right, own = check(three_classes, (), backend)
     np.testing.assert_array_equal(right, 1)
@@ -409,7 +400,7 @@ def two_classes(r, backend):
     return classify(brains, classes, rounds=5, tests=50)
 
 
-@each_backend
+@each_backend_slowly
 @pytest.mark.parametrize(
     ("r", "least", "most"),
     rows(
@@ -419,7 +410,6 @@ def two_classes(r, backend):
         (0.6, 0.90, 0.99),
         (0.7, 0.99, 1.0),
         (0.8, 1.0, 1.0),
-        fast=[(0.7, 0.99, 1.0)],
     ),
 )
 def test_two_classes_of_overlapping_inputs(r, least, most, backend):

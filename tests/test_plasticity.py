@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from helpers import assert_same_bits, each_backend, random_active
+from helpers import assert_same_bits, each_backend, each_backend_slowly, random_active
 
 from brainjax import connectivity, ops, plasticity
 
@@ -40,7 +40,7 @@ def test_hebbian_without_beta_changes_no_bit(backend):
     assert_same_bits(learned.weights, np.asarray(synapses.weights))
 
 
-@each_backend
+@each_backend_slowly
 def test_normalised_hebbian_keeps_the_sum_of_each_winner(backend):
     synapses, (pre, post) = connectivity.normalise(random_synapses()), active_pair()
     learned = plasticity.hebbian(
@@ -62,7 +62,7 @@ def test_nobody_learns_in_silence(backend):
         assert_same_bits(learned.weights, np.asarray(synapses.weights))
 
 
-@each_backend
+@each_backend_slowly
 def test_learning_in_a_batch_is_a_loop(backend):
     synapses, (pre, post) = random_synapses(), active_pair()
 

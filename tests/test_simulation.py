@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_same_bits, at, each_backend, stacked
+from helpers import assert_same_bits, at, each_backend, each_backend_slowly, stacked
 
 from brainjax import assemblies, calculus, metrics, simulation
 
@@ -102,7 +102,7 @@ def run_brain(drive, backend="auto", **options):
     )
 
 
-@each_backend
+@each_backend_slowly
 def test_chunks_make_no_difference(backend):
     program = brain_program(small_brain(backend)[0])
     whole = run_brain(program, backend)
@@ -137,7 +137,7 @@ def rolled_brain(backend):
     )
 
 
-@each_backend
+@each_backend_slowly
 @pytest.mark.parametrize("steps", [2, 8])
 def test_steps_in_one_iteration_of_the_loop_change_no_bit(backend, steps, monkeypatch):
     one_by_one = jax.jit(rolled_brain(backend))()
