@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_same_bits, each_backend_slowly
+from helpers import assert_same_bits, each_backend, each_backend_slowly
 
 from brainjax import assemblies, calculus, connectivity, ops, simulation
 
@@ -228,7 +228,7 @@ def test_merge_without_feedback(backend):
 
 
 @pytest.mark.slow
-@each_backend_slowly
+@each_backend
 def test_one_parent_recovers_a_merge_without_single_phases(backend):
     assert_reproduces(check(merge, (False,), backend), 1.0, SIMILAR_SD)
 
@@ -286,7 +286,7 @@ def test_support_of_a_projection_in_one_brain(beta, mean, sd, backend):
 
 
 @pytest.mark.slow
-@each_backend_slowly
+@each_backend
 @pytest.mark.parametrize(("beta", "mean", "sd"), SUPPORT)
 def test_support_of_a_projection(beta, mean, sd, backend):
     measured = [check(support, (beta, seed), backend) for seed in range(8)]
