@@ -12,6 +12,7 @@ namespace brainjax {
 
 // Scratch of a network: see the constants in burst_core.py.
 constexpr int kBurstWord = 32, kBurstTile = 512, kBurstParts = 16;
+constexpr int kMinSpanBits = 14, kMaxSpans = 2048;
 
 // One network in one burst.
 struct BurstProblem {
@@ -32,13 +33,14 @@ struct BurstProblem {
   const unsigned long long* tallies;  // on the GPU, maybe instead: see propagation_call.cuh
   uint32_t* cancelled;  // one bit for each neuron: maybe reached although the sum is 0
   uint32_t* totals;       // 2 * kBurstParts words, behind these
-  uint64_t* block_states;  // how many fire in each block of the GPU; room for one a tile
+  uint32_t* fire_counts;  // of spans of 2^span_bits neurons each, on the GPU
   uint32_t* tile_starts;  // where each tile's part of what is injected begins, and where all end
   // Who fired, and then who fires.
   int32_t* indices;
   float* values;
   int32_t* count;
   int64_t num_neurons;
+  int span_bits;
 
   // As the GPU's kernels reckon with places: there are fewer than 2^31.
   BRAINJAX_HOST_DEVICE uint32_t NumNeurons() const { return static_cast<uint32_t>(num_neurons); }
@@ -76,18 +78,25 @@ struct BurstBatch {
   BatchOffsets injected, injections, num_injected, power, fatigued, burst;
   BatchOffsets is_driven, arriving, reached;
   int64_t size, num_words;  // of the fires
-  int64_t stride;           // words of scratch, an even number
+  int64_t stride;           // words of scratch
 
   BRAINJAX_HOST_DEVICE int64_t NumTiles() const {
     return (first.num_neurons + kBurstTile - 1) / kBurstTile;
   }
 
-  // Words of scratch in front of the states of blocks, in front of the starts of tiles, and in all.
-  BRAINJAX_HOST_DEVICE int64_t StatesAt() const {
-    return (num_words + 2 * kBurstParts + 1) / 2 * 2;
+  // As many neurons in a span as keep the spans few.
+  static int SpanBits(int64_t num_neurons) {
+    int bits = kMinSpanBits;
+    while (num_neurons > int64_t{kMaxSpans} << bits) ++bits;
+    return bits;
   }
-  BRAINJAX_HOST_DEVICE int64_t StartsAt() const { return StatesAt() + 2 * NumTiles(); }
-  int64_t ScratchWords() const { return (StartsAt() + NumTiles() + 2) / 2 * 2; }
+
+  // Words of scratch in front of the counts of spans, in front of the starts of tiles, and in all.
+  BRAINJAX_HOST_DEVICE int64_t CountsAt() const { return num_words + 2 * kBurstParts; }
+  BRAINJAX_HOST_DEVICE int64_t StartsAt() const {
+    return CountsAt() + ((first.num_neurons - 1) >> first.span_bits) + 1;
+  }
+  int64_t ScratchWords() const { return StartsAt() + NumTiles() + 1; }
 
   BRAINJAX_HOST_DEVICE BurstProblem At(int64_t b) const {
     const auto add = [b](auto*& operand, const BatchOffsets& offsets) {
@@ -129,7 +138,7 @@ struct BurstBatch {
     if (element.tallies != nullptr) element.tallies += b * n;
     element.cancelled += b * stride;
     element.totals += b * stride;
-    element.block_states += b * stride / 2;
+    element.fire_counts += b * stride;
     element.tile_starts += b * stride;
     element.indices += b * n;
     element.values += b * n;

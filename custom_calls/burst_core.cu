@@ -10,33 +10,44 @@
 #include <type_traits>
 
 #include "burst_kernels.cuh"
+#include "burst_slices.cuh"
 #include "handler.h"
 #include "propagation_launch.cuh"
 
 namespace brainjax {
 namespace burst {
 
+// Starts a kernel of which each block looks after some neurons.
+template <typename Kernel>
+cudaError_t StartOnNeurons(const propagation::Launcher& launcher, const BurstCall& call,
+                           Kernel kernel, int64_t neurons_of_block, int threads) {
+  const dim3 grid(
+      static_cast<unsigned>(CeilDiv(call.batch.first.num_neurons, neurons_of_block)),
+      static_cast<unsigned>(std::min(call.batch.size, kMaxGridYZ)));
+  return launcher.StartOverlapping(kernel, grid, threads, 0, call);
+}
+
+template <bool kSingle>
+cudaError_t StartList(const propagation::Launcher& launcher, const BurstCall& call) {
+  return StartOnNeurons(launcher, call, ListKernel<kSingle>, kListers * kBurstWord, kListers);
+}
+
 // The kernels behind those that sum what arrives.
 template <bool kSingle, int kWidth>
 cudaError_t StartDynamics(const propagation::Launcher& launcher, const BurstCall& call) {
-  const BurstBatch& batch = call.batch;
-  const auto start = [&](auto kernel, int64_t neurons_of_block, int threads) {
-    const dim3 grid(
-        static_cast<unsigned>(CeilDiv(batch.first.num_neurons, neurons_of_block)),
-        static_cast<unsigned>(std::min(batch.size, kMaxGridYZ)));
-    return launcher.StartOverlapping(kernel, grid, threads, 0, call);
+  const auto start = [&](auto kernel) {
+    return StartOnNeurons(launcher, call, kernel, kBlock * kWidth, kBlock);
   };
-  constexpr int64_t kOfBlock = kBlock * kWidth;
   cudaError_t error = cudaSuccess;
-  if (batch.rules.batch_threshold < 0) {
-    error = start(AdvanceKernel<kSingle, kWidth, false>, kOfBlock, kBlock);
+  if (call.batch.rules.batch_threshold < 0) {
+    error = start(AdvanceKernel<kSingle, kWidth, false>);
   } else {
-    error = start(CollectKernel<kSingle, kWidth>, kOfBlock, kBlock);
+    error = start(CollectKernel<kSingle, kWidth>);
     if (error != cudaSuccess) return error;
-    error = start(AdvanceKernel<kSingle, kWidth, true>, kOfBlock, kBlock);
+    error = start(AdvanceKernel<kSingle, kWidth, true>);
   }
   if (error != cudaSuccess) return error;
-  return start(ListKernel<kSingle>, kListers * kBurstWord, kListers);
+  return StartList<kSingle>(launcher, call);
 }
 
 // Networks of a batch begin anywhere in their arrays, so none of their neurons are read together.
@@ -46,23 +57,52 @@ cudaError_t StartDynamics(const propagation::Launcher& launcher, const BurstCall
                                                 : StartDynamics<true, kNeighbours>(launcher, call);
 }
 
+// Whether neurons can advance as soon as their slice is added up: what is not sorted must be known
+// before, and by which rules they advance.
 template <typename W>
-ffi::Error StartBurst(const propagation::Launcher& launcher, const BurstCall& call,
-                      propagation::Call<W> summing) {
-  constexpr char kName[] = "burst_core";
+bool AdvancesSlices(const BurstCall& call, const propagation::Call<W>& summing) {
+  const bool may_differ = std::is_same_v<W, UnitWeight> && summing.awaits_values;
+  return summing.sort_from > 0 && call.batch.size == 1 && !may_differ &&
+         call.batch.rules.batch_threshold < 0;
+}
+
+// The kernels behind the first where that is so.
+template <typename W>
+cudaError_t StartSlices(const propagation::Launcher& launcher, const BurstCall& call,
+                        propagation::Call<W> summing) {
   using Events = CompressedEvents<W>;
-  if (call.has_sums && !propagation::DivideScratch<Events>(&summing)) {
-    return ffi::Error::InvalidArgument("burst_core: too little scratch");
-  }
+  constexpr int64_t kStagingBytes = sizeof(SliceStagings);
+  summing.adds_rest_first = true;
+  propagation::FitToDevice<Events>(launcher, kStagingBytes, &summing);
+  cudaError_t error = propagation::StartSort<Events>(launcher, summing);
+  if (error != cudaSuccess) return error;
+  error = propagation::StartRest<Events, propagation::MarkingAdder>(launcher, summing);
+  if (error != cudaSuccess) return error;
+  const propagation::Slices& slices = summing.scratch.slices;
+  // Blocks stay for all their slices, and so read once what there is to sum.
+  const int blocks = launcher.device.multiprocessors * propagation::kSumBlocksPerMultiprocessor;
+  error = launcher.StartOverlapping(AdvanceSlicesKernel<W>, std::min(slices.count, blocks),
+                                    propagation::kSumThreads,
+                                    kStagingBytes + propagation::SliceBytes(slices), call, summing);
+  if (error != cudaSuccess) return error;
+  return StartList<true>(launcher, call);
+}
+
+template <typename W>
+cudaError_t StartBurst(const propagation::Launcher& launcher, const BurstCall& call,
+                       const propagation::Call<W>& summing) {
+  using Events = CompressedEvents<W>;
   const auto begin = call.batch.size == 1 ? BeginKernel<true, W> : BeginKernel<false, W>;
   begin<<<propagation::PreparingGrid<Events>(launcher, summing), propagation::kThreads, 0,
           launcher.stream>>>(call, summing);
   cudaError_t error = cudaGetLastError();
-  if (error == cudaSuccess && call.has_sums) {
+  if (error != cudaSuccess) return error;
+  if (call.has_sums) {
+    if (AdvancesSlices(call, summing)) return StartSlices(launcher, call, summing);
     error = propagation::StartSums<Events, true>(launcher, summing);
+    if (error != cudaSuccess) return error;
   }
-  if (error != cudaSuccess) return StatusOf(kName, error);
-  return StatusOf(kName, StartDynamics(launcher, call));
+  return StartDynamics(launcher, call);
 }
 
 ffi::Error Handler(cudaStream_t stream, BurstOperands operands) {
@@ -87,9 +127,12 @@ ffi::Error Handler(cudaStream_t stream, BurstOperands operands) {
       batch.first.tallies = tallies.first;
     }
     const bool sends = batch.first.is_driven != nullptr;
-    const propagation::Call<W> summing{spikes, scratch, marks, tallies, sends,
-                                       operands.sort_from, 0};
-    return StartBurst<W>(launcher, call, summing);
+    propagation::Call<W> summing{spikes, scratch, marks, tallies, sends, operands.sort_from,
+                                 false, 0};
+    if (call.has_sums && !propagation::DivideScratch<CompressedEvents<W>>(&summing)) {
+      return ffi::Error::InvalidArgument("burst_core: too little scratch");
+    }
+    return StatusOf("burst_core", StartBurst(launcher, call, summing));
   });
 }
 

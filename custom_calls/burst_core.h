@@ -89,6 +89,7 @@ struct BurstOperands {
     if (!IsInPlace()) return ffi::Error::Internal("burst_core: state must be updated in place");
     *batch = {};
     batch->first.num_neurons = n;
+    batch->first.span_bits = BurstBatch::SpanBits(n);
     batch->rules = {std::ldexp(1.0f, -static_cast<int>(fraction_bits)), strength_limit,
                     whole_strength, power_neuron, fatigue_area, batch_threshold, keeps_residues,
                     unlimited_block};
@@ -215,7 +216,7 @@ struct BurstOperands {
     first.sums = sums->typed_data();
     first.cancelled = words->typed_data();
     first.totals = first.cancelled + batch->num_words;
-    first.block_states = reinterpret_cast<uint64_t*>(first.cancelled + batch->StatesAt());
+    first.fire_counts = first.cancelled + batch->CountsAt();
     first.tile_starts = first.cancelled + batch->StartsAt();
     first.indices = new_indices->typed_data();
     first.values = new_values->typed_data();

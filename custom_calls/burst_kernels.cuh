@@ -62,9 +62,9 @@ __global__ void __launch_bounds__(propagation::kThreads, 2)
   ForEachNetwork<kSingle>(call, [&](const BurstProblem& problem) {
     const int64_t thread = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
     const int64_t stride = int64_t{gridDim.x} * blockDim.x;
-    // The scratch begins with these, and has the states of blocks behind them.
+    // The scratch begins with these, and has counts behind them.
     for (int64_t i = thread; i < batch.StartsAt(); i += stride) problem.cancelled[i] = 0;
-    FindStarts(problem, batch.NumTiles());
+    FindStarts(problem, static_cast<int32_t>(batch.NumTiles()));
     if (problem.is_driven == nullptr) return;
     for (int64_t i = thread; i < problem.NumFired(); i += stride) {
       problem.sent[i] = problem.Sent(batch.rules, i);
@@ -84,24 +84,48 @@ template <int kWidth>
 struct Arrived {
   uint32_t sums[kWidth];
   uint32_t reached;
+
+  // Adds what comes otherwise, if anything does.
+  template <typename Own>
+  __device__ __forceinline__ void AddMore(const BurstProblem& problem, const Own& own) {
+    if (problem.arriving == nullptr) return;
+#pragma unroll
+    for (int v = 0; v < kWidth; ++v) {
+      if (!own.Exists(v)) continue;
+      sums[v] += static_cast<uint32_t>(problem.arriving[own.first + v]);
+      reached |= uint32_t{problem.reached[own.first + v]} << v;
+    }
+  }
 };
+
+// The word with the bits of a thread's neurons: maybe reached though the sum is 0.
+template <typename Own>
+__device__ __forceinline__ uint32_t AskCancelled(const BurstProblem& problem, const Own& own) {
+  return own.Exists(0) ? __ldcg(problem.cancelled + own.first / kBurstWord) : 0;
+}
+
+// The bits of these neurons in such a word.
+template <int kWidth, typename Own>
+__device__ __forceinline__ uint32_t BitsOf(uint32_t word, const Own& own) {
+  return word >> (own.first % kBurstWord) & ((1u << kWidth) - 1);
+}
 
 // What has been asked for of it.
 template <int kWidth>
 struct AskedArrivals {
   Numbers<kWidth, unsigned long long> tallies{};
   Numbers<kWidth, int32_t> sums{};
-  uint32_t cancelled = 0;  // the word with the bits of these neurons
+  uint32_t cancelled = 0;
 
   template <typename Own>
-  __device__ __forceinline__ AskedArrivals(const BurstCall& call, const BurstProblem& problem,
-                                           const Own& own) {
-    if (!call.has_sums) return;
+  __device__ __forceinline__ AskedArrivals(const BurstProblem& problem, const Own& own,
+                                           bool has_sums) {
+    if (!has_sums) return;
     if (problem.tallies != nullptr) {
       tallies = own.Ask(problem.tallies);
     } else {
       sums = own.Ask(problem.sums);
-      if (own.Exists(0)) cancelled = __ldcg(problem.cancelled + own.first / kBurstWord);
+      cancelled = AskCancelled(problem, own);
     }
   }
 
@@ -113,26 +137,14 @@ struct AskedArrivals {
     unsigned long long tally[kWidth];
     sums.Unpack(plain);
     tallies.Unpack(tally);
-    arrived.reached = cancelled >> (own.first % kBurstWord) & ((1u << kWidth) - 1);
+    arrived.reached = BitsOf<kWidth>(cancelled, own);
 #pragma unroll
     for (int v = 0; v < kWidth; ++v) {  // one of the two is 0
       arrived.sums[v] = static_cast<uint32_t>(plain[v]) | static_cast<uint32_t>(tally[v]);
       arrived.reached |= uint32_t{plain[v] != 0 || tally[v] >> 32 != 0} << v;
     }
-    if (problem.arriving != nullptr) AddMore(problem, own, &arrived);
+    arrived.AddMore(problem, own);
     return arrived;
-  }
-
- private:
-  template <typename Own>
-  __device__ __forceinline__ static void AddMore(const BurstProblem& problem, const Own& own,
-                                                 Arrived<kWidth>* arrived) {
-#pragma unroll
-    for (int v = 0; v < kWidth; ++v) {
-      if (!own.Exists(v)) continue;
-      arrived->sums[v] += static_cast<uint32_t>(problem.arriving[own.first + v]);
-      arrived->reached |= uint32_t{problem.reached[own.first + v]} << v;
-    }
   }
 };
 
@@ -160,11 +172,11 @@ __device__ __forceinline__ uint32_t FromOutside(const BurstCall& call,
   const bool is_fatigued = problem.IsFatigued(rules);
   const uint32_t power_place = static_cast<uint32_t>(rules.power_neuron) - own.first;
   const bool may_get_power = is_fatigued || power_place < kWidth;
-  if (touched == 0 && !may_get_power) return 0;
+  if (touched != 0) staging.Read(Lane() * kWidth, touched, staged);
+  if (!may_get_power) return touched;
 #pragma unroll
   for (int v = 0; v < kWidth; ++v) {
-    if (touched >> v & 1) staged[v] = staging.sums[Lane() * kWidth + v];
-    if (!may_get_power || !own.Exists(v)) continue;
+    if (!own.Exists(v)) continue;
     touched |= uint32_t{AddPower(problem, rules, is_fatigued, own.first + v, &staged[v])} << v;
   }
   return touched;
@@ -237,7 +249,7 @@ __global__ void __launch_bounds__(kBlock) CollectKernel(const __grid_constant__ 
   ForEachNetwork<kSingle>(call, [&](const BurstProblem& problem) {
     ForOwn<kWidth>(problem, first, [&](const auto& own) {
       const Part part = Part::Of(problem, first);
-      const AskedArrivals<kWidth> asked(call, problem, own);
+      const AskedArrivals<kWidth> asked(problem, own, call.has_sums);
       const bool is_staged = staging.Fill(problem, first, part);
       const Received<kWidth> received =
           Collect(call, problem, own, asked.Unpack(problem, own), staging, is_staged);
@@ -266,13 +278,12 @@ __device__ __forceinline__ uint32_t AdvanceOwn(const BurstCall& call, const Burs
   bool counts_change = false;
 #pragma unroll
   for (int v = 0; v < kWidth; ++v) {
-    if ((received.candidates >> v & 1) == 0) continue;
     const Candidate candidate = state.At(v);
-    if (candidate.MayFire(received.inputs[v])) {
-      may_fire |= 1u << v;
-    } else {
-      counts_change |= state.Become(v, candidate.Stay(received.inputs[v]));
-    }
+    const bool is_candidate = received.candidates >> v & 1;
+    const bool tries = is_candidate && candidate.MayFire(received.inputs[v]);
+    may_fire |= uint32_t{tries} << v;
+    // Reckoned for all, as hardly a warp has none: branches would take longer.
+    counts_change |= state.BecomeIf(is_candidate && !tries, v, candidate.Stay(received.inputs[v]));
   }
   for (; may_fire != 0; may_fire &= may_fire - 1) {
     const int v = __ffs(may_fire) - 1;
@@ -292,8 +303,8 @@ __device__ __forceinline__ uint32_t AdvanceOwn(const BurstCall& call, const Burs
   return fires;
 }
 
-// Writes who fires of the neurons of a warp, which begin at `first`, one bit each. Each lane has
-// the bits of those that it looks after.
+// Writes who fires of the neurons of a warp, which begin at `first`, one bit each, and counts them
+// with those of their span. Each lane has the bits of those that it looks after.
 template <int kWidth>
 __device__ __forceinline__ void WriteFires(const BurstProblem& problem, uint32_t first,
                                            uint32_t fires) {
@@ -307,6 +318,10 @@ __device__ __forceinline__ void WriteFires(const BurstProblem& problem, uint32_t
     for (int distance = 1; distance < kLanes; distance *= 2) {
       word |= __shfl_xor_sync(kAllLanes, word, distance);
     }
+  }
+  const uint32_t count = __reduce_add_sync(kAllLanes, __popc(fires));
+  if (Lane() == 0 && count > 0) {
+    atomicAdd(problem.fire_counts + (first >> problem.span_bits), count);
   }
   const uint32_t place = first / kBurstWord + Lane() / kLanes;
   if (Lane() % kLanes == 0 && place * kBurstWord < problem.NumNeurons()) {
@@ -341,7 +356,7 @@ __device__ __forceinline__ uint32_t AdvanceOfSmall(const BurstCall& call,
   const bool is_staged = staging.Fill(problem, first, Part::Of(problem, first));
   OwnCandidates<1> state = asked.Unpack(problem.neurons, rules.keeps_residues, own);
   AwaitAndAdmit();
-  const AskedArrivals<1> arrivals(call, problem, own);
+  const AskedArrivals<1> arrivals(problem, own, call.has_sums);
   const Received<1> received =
       Collect(call, problem, own, arrivals.Unpack(problem, own), staging, is_staged);
   return AdvanceOwn(call, problem, own, state, received, false);
@@ -349,16 +364,15 @@ __device__ __forceinline__ uint32_t AdvanceOfSmall(const BurstCall& call,
 
 // Collects and advances neurons of a large network: few of its warps start before spikes are
 // summed, but all ask for everything at once.
-template <int kWidth, bool kByKind, typename Own>
+template <typename Arrivals, int kWidth, bool kByKind, typename Own, typename... Sources>
 __device__ __forceinline__ uint32_t AdvanceOfLarge(const BurstCall& call,
                                                    const BurstProblem& problem, uint32_t first,
                                                    const Own& own,
-                                                   Staging<kWidth * kWarp>& staging) {
+                                                   Staging<kWidth * kWarp>& staging, Part part,
+                                                   const Sources&... sources) {
   const BurstRules& rules = call.batch.rules;
-  AwaitAndAdmit();
-  const Part part = Part::Of(problem, first);
   const AskedCandidates<kWidth, kByKind> asked(problem.neurons, rules.keeps_residues, own);
-  const AskedArrivals<kWidth> arrivals(call, problem, own);
+  const Arrivals arrivals(problem, own, sources...);
   const bool is_staged = staging.Fill(problem, first, part);
   OwnCandidates<kWidth> state = asked.Unpack(problem.neurons, rules.keeps_residues, own);
   const Received<kWidth> received =
@@ -377,7 +391,9 @@ __device__ __forceinline__ uint32_t AdvanceWarp(const BurstCall& call,
   } else if constexpr (kWidth == 1) {
     return AdvanceOfSmall<kByKind>(call, problem, first, own, staging);
   } else {
-    return AdvanceOfLarge<kWidth, kByKind>(call, problem, first, own, staging);
+    AwaitAndAdmit();
+    return AdvanceOfLarge<AskedArrivals<kWidth>, kWidth, kByKind>(
+        call, problem, first, own, staging, Part::Of(problem, first), call.has_sums);
   }
 }
 

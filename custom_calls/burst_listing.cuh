@@ -1,10 +1,5 @@
-// Who fires, in ascending order: each block lists its neurons behind those of the blocks in front.
-//
-// Where there are few blocks, each counts for itself who fires in front of it. Where there are
-// many, a block says how many of its neurons fire, and looks back over what the blocks in front
-// have said: as many at a time as it has threads, until one already knows how many fire up to its
-// end. It relies on blocks starting in the order of their numbers, as they do though nothing
-// promises it: those it waits for are at work.
+// Who fires, in ascending order: each block lists its neurons behind those that fire in front of it,
+// which are counted by span when they fire.
 #ifndef BRAINJAX_BURST_LISTING_CUH_
 #define BRAINJAX_BURST_LISTING_CUH_
 
@@ -19,41 +14,20 @@ namespace burst {
 
 constexpr int kListers = 512;  // threads of a block, each with a word of flags
 constexpr int kAtOnce = 4;     // neurons whose potentials a thread asks for before it lists one
-constexpr int kFewBlocks = 16;  // in front of which a thread has at most as many words to count
 
-// The state of a block: what its low word holds, in the high word. 0: nothing yet.
-constexpr uint64_t kOwn = uint64_t{1} << 32, kUpToEnd = uint64_t{2} << 32;
-
-// This thread's share of those that fire in front of its block.
+// This thread's share of those that fire in front of its block: in the spans in front of that of
+// the block, and there.
 __device__ inline uint32_t CountInFront(const BurstProblem& problem) {
+  const uint32_t first = blockIdx.x * kListers * kBurstWord, span = first >> problem.span_bits;
   uint32_t count = 0;
 #pragma unroll 4
-  for (uint32_t i = threadIdx.x; i < blockIdx.x * kListers; i += kListers) {
+  for (uint32_t i = threadIdx.x; i < span; i += kListers) count += __ldcg(problem.fire_counts + i);
+  const uint32_t span_begin = (span << problem.span_bits) / kBurstWord;
+#pragma unroll 4
+  for (uint32_t i = span_begin + threadIdx.x; i < first / kBurstWord; i += kListers) {
     count += __popc(__ldcg(problem.fires + i));
   }
   return count;
-}
-
-// How many fire in front of this block, in which `own` do. All threads call it together.
-__device__ inline uint32_t LookBack(volatile uint64_t* states, uint32_t own,
-                                    WarpWords<kListers>& words) {
-  const int64_t block = blockIdx.x;
-  if (threadIdx.x == 0) states[block] = kOwn | own;
-  uint32_t in_front = 0, nearest = kListers;
-  for (int64_t last = block - 1; nearest == kListers; last -= kListers) {
-    const int64_t other = last - threadIdx.x;
-    uint64_t state = kUpToEnd;  // in front of the first block
-    if (other >= 0) {
-      do {
-        state = states[other];
-      } while (state == 0);
-    }
-    nearest = words.Least(state >= kUpToEnd ? threadIdx.x : kListers);
-    const uint32_t count = threadIdx.x <= nearest ? static_cast<uint32_t>(state) : 0;
-    in_front += words.Sum(0, __reduce_add_sync(kAllLanes, count));
-  }
-  if (threadIdx.x == 0) states[block] = kUpToEnd | (in_front + own);
-  return in_front;
 }
 
 // Lists those of a word, from a place of the list on, and puts their potentials at 0.
@@ -94,13 +68,12 @@ __device__ inline void Pad(const BurstProblem& problem, int64_t end, int64_t lis
 __device__ inline void List(const BurstProblem& problem, WarpWords<kListers>& words) {
   const uint32_t word = blockIdx.x * kListers + threadIdx.x, first = word * kBurstWord;
   const uint32_t fires = first < problem.NumNeurons() ? __ldcg(problem.fires + word) : 0;
-  const bool are_few = gridDim.x <= kFewBlocks, is_last = blockIdx.x + 1 == gridDim.x;
-  const uint32_t share = are_few ? CountInFront(problem) : 0;
+  const bool is_last = blockIdx.x + 1 == gridDim.x;
+  const uint32_t share = CountInFront(problem);
   const int64_t listed_before = is_last ? problem.NumFired() : 0;
   uint32_t own;
   const uint32_t before = words.ExclusiveSum(1, __popc(fires), &own);
-  const uint32_t in_front = are_few ? words.Sum(0, __reduce_add_sync(kAllLanes, share))
-                                    : LookBack(problem.block_states, own, words);
+  const uint32_t in_front = words.Sum(0, __reduce_add_sync(kAllLanes, share));
   ListWord(problem, first, fires, in_front + before);
   if (is_last) Pad(problem, int64_t{in_front} + own, listed_before);
 }

@@ -92,7 +92,7 @@ struct Own {
 template <int kWidth>
 struct OwnRows {
   uint32_t rows[kWidth];
-  bool are_same = true;
+  bool are_same = true;  // in the warp
 
   __device__ __forceinline__ OwnRows(const Numbers<kWidth, uint16_t>& kind, uint32_t num_kinds) {
     uint16_t kinds[kWidth];
@@ -102,6 +102,8 @@ struct OwnRows {
       are_same &= kinds[v] == kinds[0];
       rows[v] = min(uint32_t{kinds[v]}, num_kinds - 1);
     }
+    // Those of a whole warp: a branch for each thread would be a condition on each of its loads.
+    if constexpr (kWidth > 1) are_same = __all_sync(kAllLanes, are_same);
   }
 
   template <typename T>
@@ -192,6 +194,14 @@ struct OwnCandidates {
              countdown[u], fire_count[u], parameters.fire_limit[u]};
     }
     return one;
+  }
+
+  // The same on a condition, without a branch.
+  __device__ __forceinline__ bool BecomeIf(bool becomes, int v, const Outcome& outcome) {
+    const Candidate now = At(v);
+    return Become(v, {becomes ? outcome.potential : now.potential,
+                      becomes ? outcome.countdown : now.countdown,
+                      becomes ? outcome.fire_count : now.fire_count, false});
   }
 
   // Becomes what a burst makes of it. Returns whether that changes a count.

@@ -5,54 +5,47 @@
 #include <cstdint>
 
 #include "burst_core.h"
+#include "burst_own.cuh"
 #include "warp_ranges.cuh"
 
 namespace brainjax {
 namespace burst {
 
-// The first of the ascending ids that is not below `key`: 2^kBits neighbours of a warp find it for
-// a key of theirs.
-template <int kBits>
-__device__ int64_t LowerBound(const int32_t* ids, int64_t count, int64_t key) {
-  constexpr int kLanes = 1 << kBits;
-  constexpr uint32_t kMine = kAllLanes >> (kWarp - kLanes);
-  const int lane = Lane() % kLanes;
-  int64_t low = 0, high = count;
-  while (__any_sync(kAllLanes, low < high)) {
-    const int64_t step = (high - low + kLanes - 1) >> kBits, probe = low + lane * step;
-    const bool is_below = probe < high && ids[probe] < key;
-    const int below = __popc(__ballot_sync(kAllLanes, is_below) >> (Lane() - lane) & kMine);
-    high = min(high, low + below * step);
-    if (below > 0) low += (below - 1) * step + 1;
-  }
-  return low;
+// The tile that an entry belongs to: -1 in front of all neurons, `tiles` behind.
+__device__ __forceinline__ int32_t TileOf(int32_t id, int32_t tiles) {
+  return id < 0 ? -1 : min(id / kBurstTile, tiles);
 }
 
-// Finds where the parts of tiles begin, 2^kBits lanes one at a time: all warps of a row of the grid
-// do, the last ones first, as the first ones have more to do.
-template <int kBits>
-__device__ void FindStartsBy(const BurstProblem& problem, int64_t tiles) {
-  const ActiveSet injected = problem.Injected();
-  const int64_t warps = int64_t{gridDim.x} * (blockDim.x / kWarp);
-  const int64_t warp = blockIdx.x * (blockDim.x / kWarp) + threadIdx.x / kWarp;
-  constexpr int kTogether = kWarp >> kBits;
-  for (int64_t first = (warps - 1 - warp) * kTogether; first <= tiles;
-       first += warps * kTogether) {
-    const int64_t tile = first + (Lane() >> kBits);
-    const int64_t start =
-        LowerBound<kBits>(injected.indices, injected.count, tile * kBurstTile);
-    if (Lane() % (1 << kBits) == 0 && tile <= tiles) {
-      problem.tile_starts[tile] = static_cast<uint32_t>(start);
+// Each lane has some tiles, from `first` on and before `end`, and writes that their parts begin at
+// `place`; lanes share what is long.
+__device__ __forceinline__ void WriteStarts(int32_t first, int32_t end, uint32_t place,
+                                            uint32_t* starts) {
+  const bool is_long = end - first > kWarp;
+  for (int32_t tile = first; !is_long && tile < end; ++tile) starts[tile] = place;
+  for (uint32_t lanes = __ballot_sync(kAllLanes, is_long); lanes != 0; lanes &= lanes - 1) {
+    const int lane = __ffs(lanes) - 1;
+    const int32_t last = __shfl_sync(kAllLanes, end, lane);
+    const uint32_t start = __shfl_sync(kAllLanes, place, lane);
+    for (int32_t tile = __shfl_sync(kAllLanes, first, lane) + Lane(); tile < last; tile += kWarp) {
+      starts[tile] = start;
     }
   }
 }
 
-// The same for all tiles: a whole warp for each, while there are warps.
-__device__ inline void FindStarts(const BurstProblem& problem, int64_t tiles) {
-  if (tiles < gridDim.x * (blockDim.x / kWarp)) {
-    FindStartsBy<5>(problem, tiles);
-  } else {
-    FindStartsBy<3>(problem, tiles);
+// Finds where the parts of tiles begin, and where the last one ends: at the first entry of the tile
+// or of one behind it. All threads of a row of the grid do, the last ones first, as the first ones
+// have more to do.
+__device__ inline void FindStarts(const BurstProblem& problem, int32_t tiles) {
+  const ActiveSet injected = problem.Injected();
+  const int64_t threads = int64_t{gridDim.x} * blockDim.x;
+  const int64_t thread = int64_t{gridDim.x - 1 - blockIdx.x} * blockDim.x + threadIdx.x;
+  for (int64_t i = thread; i - Lane() <= injected.count; i += threads) {
+    // In front of the first entry there is one of no tile, behind the last one that of the end.
+    int32_t before = -1, own = tiles;
+    if (i > 0 && i <= injected.count) before = TileOf(injected.indices[i - 1], tiles);
+    if (i < injected.count) own = TileOf(injected.indices[i], tiles);
+    if (i > injected.count) before = own;
+    WriteStarts(before + 1, own + 1, static_cast<uint32_t>(i), problem.tile_starts);
   }
 }
 
@@ -85,7 +78,7 @@ template <int kNeurons>
 struct Staging {
   static_assert(kBurstTile % kNeurons == 0);
 
-  float sums[kNeurons];
+  alignas(16) float sums[kNeurons];
   uint32_t touched[kNeurons / kBurstWord];
 
   // Returns whether the tile gets anything; all lanes of the warp fill it together.
@@ -112,6 +105,18 @@ struct Staging {
   template <int kWidth>
   __device__ uint32_t Touched(int place) const {
     return touched[place / kBurstWord] >> (place % kBurstWord) & ((1u << kWidth) - 1);
+  }
+
+  // What is staged for kWidth neurons from `place` on, 0 for those that are not touched: all are
+  // read together.
+  template <int kWidth>
+  __device__ __forceinline__ void Read(int place, uint32_t touched, float (&staged)[kWidth]) const {
+    Numbers<kWidth, float> together;
+    using Word = typename Numbers<kWidth, float>::Word;
+    together.words[0] = *reinterpret_cast<const Word*>(sums + place);
+    together.Unpack(staged);
+#pragma unroll
+    for (int v = 0; v < kWidth; ++v) staged[v] = touched >> v & 1 ? staged[v] : 0.0f;
   }
 
  private:

@@ -13,9 +13,7 @@ namespace brainjax {
 // The list of active neurons is cut into these parts, whose synapses are counted apart.
 constexpr int kChunks = 256;
 
-// Rows of any length, without their first `head` synapses. A unit is one synapse. `before` tells
-// for each active neuron how many synapses stand before its own in its chunk of the list, `totals`
-// how many each chunk has.
+// Rows of any length, as they have been counted. A unit is one synapse.
 template <typename W>
 class CompressedEvents {
  public:
@@ -28,14 +26,13 @@ class CompressedEvents {
   };
 
   // All threads of a block make one together.
-  __device__ CompressedEvents(const Propagation<W>& problem, int64_t head, const uint64_t* before,
-                              const uint64_t* totals, Shared* shared)
+  __device__ CompressedEvents(const Propagation<W>& problem, const CountedRows& rows,
+                              Shared* shared)
       : problem_(problem),
-        head_(head),
-        before_(before),
+        rows_(rows),
         starts_(shared->starts),
         chunk_(ChunkSize(problem.count)) {
-    AddUp(totals, shared);
+    AddUp(rows.totals, shared);
   }
 
   // Active neurons in a chunk: whole warps.
@@ -78,20 +75,21 @@ class CompressedEvents {
     while (first < last && place < problem_.count) {
       const int64_t chunk_end = min((chunk + 1) * chunk_, problem_.count);
       const int64_t mine = place + Lane();
-      Range row{0, 0};
-      int64_t begin = last;
+      int64_t begin = last, row_end = last, synapse = 0;
       float gain = 0.0f;
       if (mine < chunk_end) {
-        row = Tail(problem_.Row(mine), head_);
-        begin = static_cast<int64_t>(starts_[chunk] + before_[mine]);
+        begin = starts_[chunk] + rows_.before[mine];
+        row_end = mine + 1 < chunk_end ? starts_[chunk] + rows_.before[mine + 1]
+                                       : starts_[chunk + 1];
+        synapse = rows_.firsts[mine];
         gain = problem_.Gain(mine);
       }
       const int64_t stop = min(last, first + kMaxWindow);
-      const int64_t low = max(begin, first), high = min(begin + row.length, stop);
+      const int64_t low = max(begin, first), high = min(row_end, stop);
       const uint32_t length = high > low ? static_cast<uint32_t>(high - low) : 0;
-      VisitRanges(problem_, first, length, row.first + low - begin, gain, [] {}, visit);
+      VisitRanges(problem_, first, length, synapse + low - begin, gain, [] {}, visit);
       const int last_lane = static_cast<int>(min(int64_t{kWarp}, chunk_end - place)) - 1;
-      const int64_t end = __shfl_sync(kAllLanes, begin + row.length, last_lane);
+      const int64_t end = __shfl_sync(kAllLanes, row_end, last_lane);
       const bool is_empty = end == first;
       first = min(stop, end);
       if (end > stop) continue;  // a window of a very long row
@@ -141,7 +139,7 @@ class CompressedEvents {
     int64_t low = chunk * chunk_, high = min(low + chunk_, problem_.count);
     while (high - low > 1) {
       const int64_t step = (high - low + kWarp - 1) / kWarp, probe = low + Lane() * step;
-      const bool begun = probe < high && before_[probe] <= target;
+      const bool begun = probe < high && rows_.before[probe] <= target;
       low += (__popc(__ballot_sync(kAllLanes, begun)) - 1) * step;
       high = min(high, low + step);
     }
@@ -149,8 +147,7 @@ class CompressedEvents {
   }
 
   const Propagation<W>& problem_;
-  int64_t head_;
-  const uint64_t* before_;
+  CountedRows rows_;
   const uint64_t* starts_;
   int64_t chunk_;
 };

@@ -7,8 +7,7 @@
 #include <type_traits>
 
 #include "launch.h"
-#include "propagation.h"
-#include "warp_ranges.cuh"
+#include "row_visits.cuh"
 
 namespace brainjax {
 
@@ -36,13 +35,12 @@ class FanOutEvents {
  public:
   using Weight = W;
   static constexpr int kWidth = kVectorWidth;
-  static constexpr bool kCounted = false;  // needs no `before` and `totals`
+  static constexpr bool kCounted = false;  // needs no counted rows
   struct Shared {};
   // Vectors take four times the registers, and with weights eight times.
   static constexpr int kInFlight = kWidth > 1 && !std::is_same_v<W, UnitWeight> ? 2 : 4;
 
-  __device__ FanOutEvents(const Propagation<W>& problem, int64_t, const uint64_t*, const uint64_t*,
-                          Shared*)
+  __device__ FanOutEvents(const Propagation<W>& problem, const CountedRows&, Shared*)
       : problem_(problem), row_units_(static_cast<uint32_t>(problem.fan_out / kWidth)) {}
 
   __device__ int64_t units() const { return problem_.count * int64_t{row_units_}; }

@@ -38,7 +38,7 @@ ffi::Error Handler(cudaStream_t stream, PropagationOperands operands) {
   return operands.With([&](const auto& batch) {
     using W = std::remove_const_t<std::remove_pointer_t<decltype(batch.first.weights)>>;
     if (batch.size == 0 || batch.first.num_post == 0) return ffi::Error::Success();
-    const Call<W> call{batch, scratch, {}, {}, false, operands.sort_from, 0};
+    const Call<W> call{batch, scratch, {}, {}, false, operands.sort_from, false, 0};
     if (!operands.fixed_fan_out) return Start<CompressedEvents<W>>(launcher, call);
     return HasAlignedRows(batch.first) ? Start<FanOutEvents<W, 4>>(launcher, call)
                                        : Start<FanOutEvents<W, 1>>(launcher, call);

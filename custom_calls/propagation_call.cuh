@@ -28,6 +28,7 @@ constexpr int64_t kSlices = 1 << 8;  // of the targets, unless these many would 
 constexpr int64_t kMaxSlices = 1 << 13;
 constexpr int kMinSliceBits = 10, kMaxSliceBits = 14;  // where scratch is for slices of 2^bits
 constexpr int kPlaceBits = 16;                          // of a target's place in its slice
+constexpr int64_t kSliceUnit = 4 * kWarp;               // slices are multiples of
 
 BRAINJAX_HOST_DEVICE constexpr int64_t MaxTile(bool weighted) {
   return weighted ? kWeightedTile : kUnitTile;
@@ -62,10 +63,10 @@ struct Slices {
   // As many as keep all of `blocks` blocks equally busy for some turns, where each has room for
   // `room` sums; where these would be more than `most`, so many.
   static Slices Of(int64_t num_post, int64_t most, int64_t blocks, int64_t room) {
-    const int64_t turns = CeilDiv(num_post, blocks * (room / kWarp * kWarp));
+    const int64_t turns = CeilDiv(num_post, blocks * (room / kSliceUnit * kSliceUnit));
     const int64_t wanted = std::min(most, blocks * turns);
     Slices slices;
-    slices.size = static_cast<uint32_t>(CeilDiv(num_post, wanted * kWarp) * kWarp);
+    slices.size = static_cast<uint32_t>(CeilDiv(num_post, wanted * kSliceUnit) * kSliceUnit);
     slices.count = static_cast<int>(CeilDiv(num_post, int64_t{slices.size}));
     int bits = 0;
     while (slices.size >> (bits + 1) > 0) ++bits;
@@ -87,7 +88,7 @@ struct Scratch {
   int32_t* words;
   int64_t stride;  // words of one batch element
   // Where each part starts.
-  int64_t totals, unlike, tile_offsets, targets, contributions, end;
+  int64_t firsts, totals, unlike, tile_offsets, targets, contributions, end;
   // What there is room for: synapses, and beginnings of slices in tiles.
   int64_t max_sorted, max_offsets;
   int max_slices;
@@ -97,7 +98,8 @@ struct Scratch {
 
   Scratch(int32_t* words, int64_t stride) : words(words), stride(stride) {}
 
-  // The parts of a call. The synapses before each of `num_counted` neurons start at word 0.
+  // The parts of a call. The numbers of synapses before each of `num_counted` neurons start at word
+  // 0, and behind them their first synapses.
   void Divide(int64_t num_counted, bool may_sort, bool weighted, int64_t max_synapses,
               int64_t num_post) {
     auto aligned = [](int64_t word) { return CeilDiv(word, 4) * 4; };
@@ -108,12 +110,18 @@ struct Scratch {
     max_slices = static_cast<int>(CeilDiv(num_post, int64_t{1} << slice_bits));
     max_sorted = tiles * most;
     max_offsets = (tiles + kMaxSortBlocks) * (max_slices + 1);
-    totals = 2 * num_counted;
+    firsts = 2 * num_counted;
+    totals = CeilDiv(3 * num_counted, 2) * 2;
     unlike = totals + (num_counted > 0 ? 2 * kChunks : 0);
     tile_offsets = aligned(unlike + kMaxSortBlocks);
     targets = aligned(tile_offsets + CeilDiv(max_offsets, 2));
     contributions = targets + aligned((max_sorted + most) / 2);
     end = may_sort ? contributions + (weighted ? max_sorted + most : 0) : unlike;
+  }
+
+  __device__ CountedRows Rows(int64_t b) const {
+    return {Part<const uint64_t>(b, 0), Part<const uint32_t>(b, firsts),
+            Part<const uint64_t>(b, totals)};
   }
 
   // Fits a sort by `blocks` blocks to what the device has room for. Small tiles have more
@@ -166,6 +174,7 @@ struct Call {
   Tallies tallies;       // instead of the sums; null: none
   bool awaits_values;    // the kernel in front of the scatter writes what the neurons send
   int64_t sort_from;     // synapses; 0: never
+  bool adds_rest_first;  // what is not sorted is added in memory before what is, not behind
   uint32_t sort_blocks;  // for each batch element
 
   // What is sorted is counted first, from the beginning of each row on.
@@ -188,9 +197,7 @@ __device__ __forceinline__ void ForEachProblem(const Call<typename Events::Weigh
                                                const Body& body) {
   __shared__ typename Events::Shared shared;
   ForEachElement<false>(call, [&](int64_t b, const auto& problem) {
-    const Events events(problem, call.Head(), call.scratch.template Part<const uint64_t>(b, 0),
-                        call.scratch.template Part<const uint64_t>(b, call.scratch.totals),
-                        &shared);
+    const Events events(problem, call.scratch.Rows(b), &shared);
     body(b, problem, events);
     __syncthreads();  // `shared` is free again
   });
@@ -241,14 +248,19 @@ __device__ void ClearSums(const Call<W>& call) {
 // does. Returns how many there are.
 template <typename W>
 __device__ uint64_t CountChunk(const Propagation<W>& problem, int64_t head, int64_t first,
-                               int64_t last, uint64_t* before) {
+                               int64_t last, uint64_t* before, uint32_t* firsts) {
   uint64_t total = 0;
   for (int64_t start = first; start < last; start += kThreads) {
     const int64_t place = start + threadIdx.x;
-    const uint64_t length = place < last ? Tail(problem.Row(place), head).length : 0;
+    const Range tail = place < last ? Tail(problem.Row(place), head) : Range{0, 0};
     uint64_t preceding = 0, added = 0;
-    if (__syncthreads_or(length > 0)) preceding = ExclusiveScan<kThreads>(length, &added);
-    if (place < last) before[place] = total + preceding;
+    if (__syncthreads_or(tail.length > 0)) {
+      preceding = ExclusiveScan<kThreads, uint64_t>(tail.length, &added);
+    }
+    if (place < last) {
+      before[place] = total + preceding;
+      firsts[place] = static_cast<uint32_t>(tail.first);
+    }
     total += added;
   }
   return total;
@@ -259,11 +271,13 @@ template <bool kSingle, typename W>
 __device__ void CountRows(const Call<W>& call) {
   ForEachElement<kSingle>(call, [&](int64_t b, const Propagation<W>& problem) {
     uint64_t* before = call.scratch.template Part<uint64_t>(b, 0);
+    uint32_t* firsts = call.scratch.template Part<uint32_t>(b, call.scratch.firsts);
     uint64_t* totals = call.scratch.template Part<uint64_t>(b, call.scratch.totals);
     const int64_t size = CompressedEvents<W>::ChunkSize(problem.count);
     for (int chunk = blockIdx.x; chunk < kChunks; chunk += gridDim.x) {
       const int64_t first = chunk * size, last = min(first + size, problem.count);
-      const uint64_t total = CountChunk(problem, call.Head(), first, last, before);
+      const uint64_t total = CountChunk(problem, call.Head(), first, last, before,
+                                        firsts);
       if (threadIdx.x == 0) totals[chunk] = total;
     }
   });

@@ -213,10 +213,17 @@ inline int64_t ShareOf(const Device& device, int64_t blocks) {
   return (device.shared_memory + kReservedBytes) / blocks - kReservedBytes - kStaticBytes;
 }
 
-inline Slices SlicesOf(const Device& device, int64_t num_post, int64_t most) {
+// Slices whose sums leave `taken` bytes of shared memory to who adds them up.
+inline Slices SlicesOf(const Device& device, int64_t num_post, int64_t most, int64_t taken) {
   const int64_t blocks = int64_t{device.multiprocessors} * kSumBlocksPerMultiprocessor;
-  const int64_t room = ShareOf(device, kSumBlocksPerMultiprocessor) / sizeof(int32_t) - kWarp;
+  const int64_t bytes = ShareOf(device, kSumBlocksPerMultiprocessor) - taken;
+  const int64_t room = bytes / static_cast<int64_t>(sizeof(int32_t)) - kWarp;
   return Slices::Of(num_post, most, blocks, std::min(room, int64_t{1} << kPlaceBits));
+}
+
+// Shared memory for the sums of a slice and the spare words behind them.
+inline int64_t SliceBytes(const Slices& slices) {
+  return (int64_t{slices.size} + kWarp) * static_cast<int64_t>(sizeof(int32_t));
 }
 
 // The most synapses that a block sorts at a time: whole warps of whole units.
@@ -228,25 +235,46 @@ int64_t TileOf(const Device& device, int64_t slices) {
                     MaxTile(kWeighted));
 }
 
-template <typename Events, bool kTold>
-cudaError_t StartSort(const Launcher& launcher, Call<typename Events::Weight> call) {
+// Fits a call that sorts to the device, where who adds up slices takes so much shared memory itself.
+template <typename Events>
+void FitToDevice(const Launcher& launcher, int64_t taken, Call<typename Events::Weight>* call) {
   constexpr bool kWeighted = !std::is_same_v<typename Events::Weight, UnitWeight>;
-  const dim3 grid = launcher.Grid(kMaxSortBlocks, call.batch.size);
-  const Slices slices =
-      SlicesOf(launcher.device, call.batch.first.num_post, call.scratch.max_slices);
-  const int64_t tile = TileOf<kWeighted>(launcher.device, slices.count);
-  call.sort_blocks = grid.x;
-  call.scratch.FitSort(slices, tile, grid.x);
-  cudaError_t error =
-      launcher.StartOverlapping(SortKernel<Events>, grid, kThreads,
-                                TileBuffers<kWeighted>::Bytes(tile, slices.count), call);
+  const Slices slices = SlicesOf(launcher.device, call->batch.first.num_post,
+                                 call->scratch.max_slices, taken);
+  call->sort_blocks = launcher.Grid(kMaxSortBlocks, call->batch.size).x;
+  call->scratch.FitSort(slices, TileOf<kWeighted>(launcher.device, slices.count),
+                        call->sort_blocks);
+}
+
+template <typename Events>
+cudaError_t StartSort(const Launcher& launcher, const Call<typename Events::Weight>& call) {
+  constexpr bool kWeighted = !std::is_same_v<typename Events::Weight, UnitWeight>;
+  return launcher.StartOverlapping(
+      SortKernel<Events>, launcher.Grid(kMaxSortBlocks, call.batch.size), kThreads,
+      TileBuffers<kWeighted>::Bytes(call.scratch.tile, call.scratch.slices.count), call);
+}
+
+// Adds in memory what is not sorted.
+template <typename Events, typename Adder>
+cudaError_t StartRest(const Launcher& launcher, const Call<typename Events::Weight>& call) {
+  return launcher.StartOverlapping(RestKernel<Events, Adder>,
+                                   launcher.Grid(kMaxSortBlocks, call.batch.size), kThreads, 0,
+                                   call);
+}
+
+// Starts the kernels that sort, add up and write sums.
+template <typename Events, bool kTold>
+cudaError_t StartSorted(const Launcher& launcher, Call<typename Events::Weight> call) {
+  FitToDevice<Events>(launcher, 0, &call);
+  cudaError_t error = StartSort<Events>(launcher, call);
   if (error != cudaSuccess) return error;
-  error = launcher.StartOverlapping(
-      SumKernel<Events, kTold>, dim3(static_cast<unsigned>(slices.count), grid.y), kSumThreads,
-      (int64_t{slices.size} + kWarp) * sizeof(int32_t), call);
+  const Slices& slices = call.scratch.slices;
+  const dim3 grid(static_cast<unsigned>(slices.count),
+                  launcher.Grid(kMaxSortBlocks, call.batch.size).y);
+  error = launcher.StartOverlapping(SumKernel<Events, kTold>, grid, kSumThreads,
+                                    SliceBytes(slices), call);
   if (error != cudaSuccess) return error;
-  using Adder = std::conditional_t<kTold, MarkingAdder, SumAdder>;
-  return launcher.StartOverlapping(RestKernel<Events, Adder>, grid, kThreads, 0, call);
+  return StartRest<Events, std::conditional_t<kTold, MarkingAdder, SumAdder>>(launcher, call);
 }
 
 // Cuts the scratch of a call into its parts. Returns whether there is enough.
@@ -285,7 +313,7 @@ auto ScatterOf(const Call<typename Events::Weight>& call) {
 // reached too.
 template <typename Events, bool kTold>
 cudaError_t StartSums(const Launcher& launcher, const Call<typename Events::Weight>& call) {
-  if (call.sort_from > 0) return StartSort<Events, kTold>(launcher, call);
+  if (call.sort_from > 0) return StartSorted<Events, kTold>(launcher, call);
   using Adder = std::conditional_t<kTold, TallyAdder, SumAdder>;
   const auto scatter = call.batch.size == 1 ? ScatterOf<Events, Adder, true>(call)
                                             : ScatterOf<Events, Adder, false>(call);

@@ -31,6 +31,12 @@ struct Tiling {
     return {units, tile_units, Up(units, tile_units), tile_units * kWidth};
   }
 
+  // Whether there are units that are not sorted.
+  template <typename Events>
+  __device__ bool HasRest(const Events& events) const {
+    return units < events.units();
+  }
+
   static __device__ uint32_t Up(uint32_t a, uint32_t b) { return (a + b - 1) / b; }
 };
 
@@ -195,6 +201,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
     const Tiling tiling = Tiling::Of(events, call);
     const SortedTiles tiles(call.scratch, b);
     const TileBuffers<kWeighted> buffers(memory, call.scratch.tile);
+    if (call.adds_rest_first && tiling.HasRest(events)) ClearSums(call);
     int32_t common = 0;
     if constexpr (!kWeighted) {
       if (tiling.units > 0) common = Contribution(problem.Gain(0), W{});

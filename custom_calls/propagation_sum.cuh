@@ -12,15 +12,22 @@ namespace propagation {
 
 constexpr int kAdded = 8;  // synapses that a lane asks for before it adds the first
 
-// Adds sorted synapses to the sums of a slice. `cancelled(target)` is called where a sum is 0
-// afterwards.
-template <bool kWeighted, bool kMarked, typename Cancelled>
+// Marks targets of a slice.
+struct SliceMarks {
+  uint32_t* marks;  // of all targets
+  uint32_t first;   // target of the slice
+
+  __device__ void operator()(uint32_t target) const { Mark(marks, first + target); }
+};
+
+// Adds sorted synapses to the sums of a slice. With kMarked, marks where a sum is 0 afterwards.
+template <bool kWeighted, bool kMarked>
 struct SliceAdder {
   const uint16_t* targets;
   const int32_t* contributions;
   int32_t* sums;
   uint32_t spare;  // a word of this lane behind the sums
-  const Cancelled& cancelled;
+  SliceMarks mark;
 
   // Adds kAdded synapses, each at its place if it exists; all are asked for before the first is
   // added. What does not exist adds 0 to the spare word: a branch would take longer.
@@ -38,7 +45,7 @@ struct SliceAdder {
     if constexpr (kWeighted && kMarked) {
 #pragma unroll
       for (int u = 0; u < kAdded; ++u) {
-        if (exists[u] && IsCancelled(before[u], added[u])) cancelled(onto[u]);
+        if (exists[u] && IsCancelled(before[u], added[u])) mark(onto[u]);
       }
     }
   }
@@ -116,14 +123,22 @@ __device__ inline void ClearSlice(int32_t* sums, uint32_t size) {
   }
 }
 
-// Writes the sums of a slice, times `factor`. `cancelled(target)` is called where a sum that is not
-// 0 becomes it.
-template <typename Cancelled>
-__device__ void WriteSlice(const int32_t* sums, uint32_t size, uint32_t factor,
-                           int32_t* destination, const Cancelled& cancelled) {
+// A slice that a block has added up in shared memory; its sums are to be multiplied by a factor.
+struct SummedSlice {
+  const int32_t* sums;
+  uint32_t first, size;  // targets
+  uint32_t factor;
+  SliceMarks mark;
+};
+
+// Writes the sums of a slice. With kMarked, marks where one that is not 0 becomes it.
+template <bool kMarked>
+__device__ void WriteSlice(const SummedSlice& slice, int32_t* destination) {
+  const int32_t* const sums = slice.sums;
+  const uint32_t size = slice.size;
   const auto scaled = [&](int32_t sum, uint32_t target) {
-    const int32_t product = static_cast<int32_t>(factor * static_cast<uint32_t>(sum));
-    if (product == 0 && sum != 0) cancelled(target);
+    const int32_t product = static_cast<int32_t>(slice.factor * static_cast<uint32_t>(sum));
+    if (kMarked && product == 0 && sum != 0) slice.mark(target);
     return product;
   };
   // In a batch, a problem's sums may begin anywhere.
@@ -142,25 +157,36 @@ __device__ void WriteSlice(const int32_t* sums, uint32_t size, uint32_t factor,
   }
 }
 
-// Adds up one slice in shared memory and writes it, times `factor`.
-template <bool kMarked, typename W>
-__device__ void SumSlice(const Propagation<W>& problem, int slice, uint32_t num_tiles,
-                         uint32_t tile_synapses, const SortedTiles& tiles, uint32_t factor,
-                         uint32_t* marks, int32_t* sums) {
+// Adds up the slices of all problems, one after another. `use(problem, slice, tiling, events)` is called for each:
+// all threads of a block do.
+template <typename Events, bool kMarked, typename Use>
+__device__ __forceinline__ void SumSlices(const Call<typename Events::Weight>& call,
+                                          int32_t* sums, const Use& use) {
+  using W = typename Events::Weight;
   constexpr bool kWeighted = !std::is_same_v<W, UnitWeight>;
-  const uint32_t first = slice * tiles.slices.size;
-  const uint32_t size = min(tiles.slices.size, problem.num_post - first);
-  const auto cancelled = [&](uint32_t target) { Mark(marks, first + target); };
-  ClearSlice(sums, size);
-  __syncthreads();
-  SliceAdder<kWeighted, kMarked, decltype(cancelled)>{
-      tiles.targets, tiles.contributions, sums, tiles.slices.size + Lane(), cancelled}
-      .AddTiles(tiles, slice, num_tiles, tile_synapses);
-  __syncthreads();
-  WriteSlice(sums, size, factor, problem.sums + first, [&](uint32_t target) {
-    if constexpr (!kWeighted && kMarked) cancelled(target);
+  ForEachProblem<Events>(call, [&](int64_t b, const Propagation<W>& problem,
+                                   const Events& events) {
+    const Tiling tiling = Tiling::Of(events, call);
+    const uint32_t num_tiles = UsableUnits(tiling, call, b) > 0 ? tiling.tiles : 0;
+    uint32_t factor = 1;
+    if constexpr (!kWeighted) {
+      if (num_tiles > 0) factor = static_cast<uint32_t>(Contribution(problem.Gain(0), W{}));
+    }
+    const SortedTiles tiles(call.scratch, b);
+    for (int slice = blockIdx.x; slice < tiles.slices.count; slice += gridDim.x) {
+      const uint32_t first = slice * tiles.slices.size;
+      const uint32_t size = min(tiles.slices.size, problem.num_post - first);
+      const SliceMarks mark{call.marks.Of(b), first};
+      ClearSlice(sums, size);
+      __syncthreads();
+      SliceAdder<kWeighted, kMarked>{
+          tiles.targets, tiles.contributions, sums, tiles.slices.size + Lane(), mark}
+          .AddTiles(tiles, slice, num_tiles, tiling.tile_synapses);
+      __syncthreads();
+      use(problem, SummedSlice{sums, first, size, factor, mark}, tiling.HasRest(events));
+      __syncthreads();  // shared memory is free again
+    }
   });
-  __syncthreads();  // shared memory is free again
 }
 
 template <typename Events, bool kMarked>
@@ -169,20 +195,11 @@ __global__ void __launch_bounds__(kSumThreads, kSumBlocksPerMultiprocessor)
   using W = typename Events::Weight;
   extern __shared__ int4 memory[];
   AwaitAndAdmit();
-  ForEachProblem<Events>(call, [&](int64_t b, const Propagation<W>& problem,
-                                   const Events& events) {
-    const Tiling tiling = Tiling::Of(events, call);
-    const uint32_t num_tiles = UsableUnits(tiling, call, b) > 0 ? tiling.tiles : 0;
-    uint32_t factor = 1;
-    if constexpr (std::is_same_v<W, UnitWeight>) {
-      if (num_tiles > 0) factor = static_cast<uint32_t>(Contribution(problem.Gain(0), W{}));
-    }
-    const SortedTiles tiles(call.scratch, b);
-    for (int slice = blockIdx.x; slice < tiles.slices.count; slice += gridDim.x) {
-      SumSlice<kMarked>(problem, slice, num_tiles, tiling.tile_synapses, tiles, factor,
-                        call.marks.Of(b), reinterpret_cast<int32_t*>(memory));
-    }
-  });
+  SumSlices<Events, kMarked>(
+      call, reinterpret_cast<int32_t*>(memory),
+      [&](const Propagation<W>& problem, const SummedSlice& slice, bool) {
+        WriteSlice<kMarked && std::is_same_v<W, UnitWeight>>(slice, problem.sums + slice.first);
+      });
 }
 
 }  // namespace propagation

@@ -19,6 +19,14 @@ __device__ __forceinline__ Range Tail(Range row, int64_t head) {
   return {row.first + skipped, row.length - skipped};
 }
 
+// What has been counted of the rows of active neurons, without what is not to be visited of them.
+// The list of these neurons is cut into chunks.
+struct CountedRows {
+  const uint64_t* before;  // of each neuron: synapses in front of its own, in its chunk
+  const uint32_t* firsts;  // of each neuron: its first synapse in memory
+  const uint64_t* totals;  // of each chunk: its synapses
+};
+
 // Each lane brings `length` synapses of one row, from `synapse` in memory on; the warp visits all
 // of them, as `first` and those after it in the sequence. Whenever it has read some, it calls
 // ready() before it visits them.

@@ -20,6 +20,7 @@ HANDLER = "BrainjaxBurstCore"
 
 # Scratch beside that of the propagation, in words: see the constants in burst_batch.h.
 _WORD, _TILE, _PARTS = 32, 512, 16
+_MIN_SPAN, _MAX_SPANS = 1 << 14, 2048
 
 
 @no_type_check  # transformations build it from batched and placeholder leaves
@@ -235,7 +236,7 @@ def _kernel(state, shared, *, keeps_inputs, words, **attributes):
     num_tiles = -(-num_neurons // _TILE)
     # Two passes over the neurons need them in between.
     num_kept = num_neurons if keeps_inputs or attributes["batch_threshold"] >= 0 else 0
-    own = _even(num_words + 2 * _PARTS) + _even(3 * num_tiles + 1)
+    own = num_words + 2 * _PARTS + _num_spans(num_neurons) + num_tiles + 1
     results = (
         *((leaf.shape[len(batch) :], leaf.dtype) for leaf in updated),
         ((num_kept,), jnp.float32),
@@ -265,8 +266,12 @@ def _kernel(state, shared, *, keeps_inputs, words, **attributes):
     )
 
 
-def _even(number):
-    return number + number % 2
+def _num_spans(num_neurons):
+    """Spans of neurons whose fires are counted together."""
+    span = _MIN_SPAN
+    while num_neurons > _MAX_SPANS * span:
+        span *= 2
+    return -(-num_neurons // span)
 
 
 def _operands(*, neurons, synapses, is_driven, injected, power, fatigued, burst, arrivals, rank):

@@ -198,7 +198,8 @@ def scratch_words(synapses: SparseRows, active: ActiveSet, num_post: int, may_so
     """Scratch of the CUDA kernel, in words of 4 bytes; the CPU kernel leaves it alone."""
     words = 0
     if isinstance(synapses, CompressedRows):
-        words += 2 * (active.indices.shape[0] + _CHUNKS)  # synapses before each entry
+        # Of each entry the synapses before its own, and the first of these.
+        words += 3 * active.indices.shape[0] + 2 * _CHUNKS
     if may_sort:
         weighted = synapses.weights is not None
         tile = _WEIGHTED_TILE if weighted else _UNIT_TILE
