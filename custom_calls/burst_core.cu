@@ -10,7 +10,6 @@
 #include <type_traits>
 
 #include "burst_kernels.cuh"
-#include "burst_slices.cuh"
 #include "handler.h"
 #include "propagation_launch.cuh"
 

@@ -1,5 +1,5 @@
-// Who fires, in ascending order: each block lists its neurons behind those that fire in front of it,
-// which are counted by span when they fire.
+// Who fires, in ascending order: each block lists its neurons behind those that fire in front of
+// it, which are counted by span when they fire.
 #ifndef BRAINJAX_BURST_LISTING_CUH_
 #define BRAINJAX_BURST_LISTING_CUH_
 

@@ -9,6 +9,7 @@
 #include <cstring>
 #include <type_traits>
 
+#include "block_reductions.cuh"
 #include "burst_core.h"
 
 namespace brainjax {

@@ -235,7 +235,8 @@ int64_t TileOf(const Device& device, int64_t slices) {
                     MaxTile(kWeighted));
 }
 
-// Fits a call that sorts to the device, where who adds up slices takes so much shared memory itself.
+// Fits a call that sorts to the device. Who adds up slices takes `taken` bytes of shared memory
+// besides.
 template <typename Events>
 void FitToDevice(const Launcher& launcher, int64_t taken, Call<typename Events::Weight>* call) {
   constexpr bool kWeighted = !std::is_same_v<typename Events::Weight, UnitWeight>;

@@ -157,8 +157,8 @@ __device__ void WriteSlice(const SummedSlice& slice, int32_t* destination) {
   }
 }
 
-// Adds up the slices of all problems, one after another. `use(problem, slice, tiling, events)` is called for each:
-// all threads of a block do.
+// Adds up the slices of all problems, one after another, and calls use(problem, slice, has_rest)
+// for each: all threads of a block do. `has_rest`: there are synapses that are not sorted.
 template <typename Events, bool kMarked, typename Use>
 __device__ __forceinline__ void SumSlices(const Call<typename Events::Weight>& call,
                                           int32_t* sums, const Use& use) {

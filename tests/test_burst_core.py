@@ -347,6 +347,13 @@ def test_what_is_behind_the_entries_is_not_injected(count, backend):
     )
 
 
+@each_backend
+def test_nothing_is_injected_where_there_is_no_room(backend):
+    nothing = ops.ActiveSet(np.zeros(0, np.int32), np.zeros(0, np.float32), np.int32(3))
+    operands = draw(0, 33) | {"injected": nothing}
+    assert_same_bits(advance(RULES["power"], operands, backend), in_numpy(RULES["power"], operands))
+
+
 @each_kernel
 def test_ids_that_do_not_ascend_stay_among_themselves(backend):
     operands = eager(1_300)
@@ -447,6 +454,36 @@ def test_gpu_sorts_what_arrives(weights, kind, monkeypatch):
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("weights", ["unit", "float32", "uint8"])
+@pytest.mark.parametrize(
+    ("n", "fan_out", "least"),
+    [
+        (1_600, 40, 50_000),  # fewer arrive than are sorted
+        # Beyond 2^26 they are not sorted either.
+        pytest.param(300_011, 230, 1, marks=pytest.mark.unsanitized),
+    ],
+)
+def test_gpu_adds_what_it_does_not_sort(n, fan_out, least, weights, monkeypatch):
+    monkeypatch.setattr(ops.propagation, "SORT_FROM_POST", 0)
+    monkeypatch.setattr(ops.propagation, "SORT_FROM_SYNAPSES", least)
+    kind = "usual" if least > 1 else "all fire"
+    operands = draw(n, n, kind, weights=weights, fan_out=fan_out)
+    sent = int(operands["fired"].count) * fan_out
+    assert 0 < sent < least or sent > 2**26
+    assert_gpu_equals_cpu(ops.BurstRules(power_neuron=n - 1), operands)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    "ids", [[], [70_000], [3, 70_000], [-5, -1, 0, 40_000, 40_000, 40_001, 69_999, 70_001, 99_999]]
+)
+def test_gpu_finds_injections_far_from_each_other(ids):
+    ids = np.array(ids, np.int32)
+    injected = ops.ActiveSet(ids, np.ones(ids.size, np.float32), np.int32(ids.size))
+    assert_gpu_equals_cpu(RULES["regular"], eager(70_001) | {"injected": injected})
+
+
+@pytest.mark.gpu
 @pytest.mark.parametrize("name", ["power and fatigue", "in batches of many"])
 @pytest.mark.parametrize(
     ("kind", "sorts"), [*((kind, False) for kind in KINDS), ("usual", True), ("cancelling", True)]
@@ -514,8 +551,8 @@ def test_gpu_ignores_what_is_behind_the_entries(n, count, name):
 
 @pytest.mark.gpu
 @pytest.mark.unsanitized
-def test_gpu_lists_more_than_blocks_see_at_once():
-    n = 8_400_001
+def test_gpu_lists_many_where_several_blocks_share_a_count():
+    n = (1 << 25) + 40_001
     operands = eager(n)
     call = functools.partial(advance, RULES["regular"], backend="kernel", keeps_inputs=False)
     for step in (1, 7):

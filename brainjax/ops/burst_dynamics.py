@@ -88,7 +88,7 @@ def _staged(ids, potentials, num_neurons):
         return sums.at[now].add(potentials, mode="drop")
 
     sums = jnp.zeros(num_neurons, jnp.float32)
-    return jax.lax.fori_loop(0, rank.max() + 1, add, sums)
+    return jax.lax.fori_loop(0, rank.max(initial=-1) + 1, add, sums)
 
 
 def reset(rules: BurstRules, neurons: Neurons, membranes: Membranes) -> Membranes:

@@ -1,0 +1,262 @@
+// What warps do with their neurons in a burst: collect what these receive, let them fire or leak.
+//
+// A thread looks after one neuron, of large networks after four neighbours: more would mean more
+// instructions, each of which a small network runs once, and waits for. Warps do not wait for each
+// other.
+#ifndef BRAINJAX_BURST_ADVANCE_CUH_
+#define BRAINJAX_BURST_ADVANCE_CUH_
+
+#include <cstdint>
+
+#include "burst_arrivals.cuh"
+#include "burst_core.h"
+#include "burst_own.cuh"
+#include "burst_staging.cuh"
+#include "propagation_call.cuh"
+#include "warp_ranges.cuh"
+
+namespace brainjax {
+namespace burst {
+
+using propagation::AwaitAndAdmit;
+using propagation::AwaitKernelBefore;
+
+constexpr int kCandidates = 0;  // place in BurstProblem::totals
+
+// What a call is beside its operands.
+struct BurstCall {
+  BurstBatch batch;
+  bool has_sums;  // over synapses
+};
+
+// What neurons receive, and a bit for each that receives anything.
+template <int kWidth>
+struct Received {
+  float inputs[kWidth];
+  uint32_t candidates;
+};
+
+// Adds the power to what is staged for a neuron, for each reason that there is. Returns whether
+// there is one.
+__device__ inline bool AddPower(const BurstProblem& problem, const BurstRules& rules,
+                                bool is_fatigued, uint32_t id, float* staged) {
+  const BurstNeurons& neurons = problem.neurons;
+  const bool is_tired = is_fatigued && neurons.area[neurons.Row(id)] == rules.fatigue_area;
+  for (const bool gets_power : {id == rules.power_neuron, is_tired}) {
+    if (gets_power) *staged += *problem.power;
+  }
+  return id == rules.power_neuron || is_tired;
+}
+
+// Puts what comes from outside for a thread's neurons into `staged`. Returns a bit for each that
+// gets any.
+template <int kWidth, typename Own>
+__device__ __forceinline__ uint32_t FromOutside(const BurstCall& call,
+                                                const BurstProblem& problem, const Own& own,
+                                                const Staging<kWidth * kWarp>& staging,
+                                                bool is_staged, float (&staged)[kWidth]) {
+  const BurstRules& rules = call.batch.rules;
+  uint32_t touched = is_staged ? staging.template Touched<kWidth>(Lane() * kWidth) : 0;
+  const bool is_fatigued = problem.IsFatigued(rules);
+  const uint32_t power_place = static_cast<uint32_t>(rules.power_neuron) - own.first;
+  const bool may_get_power = is_fatigued || power_place < kWidth;
+  if (touched != 0) staging.Read(Lane() * kWidth, touched, staged);
+  if (!may_get_power) return touched;
+#pragma unroll
+  for (int v = 0; v < kWidth; ++v) {
+    if (!own.Exists(v)) continue;
+    touched |= uint32_t{AddPower(problem, rules, is_fatigued, own.first + v, &staged[v])} << v;
+  }
+  return touched;
+}
+
+// Adds up what a thread's neurons receive, and writes it where it is kept.
+template <int kWidth, typename Own>
+__device__ __forceinline__ Received<kWidth> Collect(const BurstCall& call,
+                                                    const BurstProblem& problem, const Own& own,
+                                                    const Arrived<kWidth>& arrived,
+                                                    const Staging<kWidth * kWarp>& staging,
+                                                    bool is_staged) {
+  Received<kWidth> received{};
+  received.candidates =
+      arrived.reached | FromOutside(call, problem, own, staging, is_staged, received.inputs);
+#pragma unroll
+  for (int v = 0; v < kWidth; ++v) {
+    const float sum = static_cast<float>(static_cast<int32_t>(arrived.sums[v]));
+    received.inputs[v] += sum * call.batch.rules.unit;
+  }
+  if (problem.inputs == nullptr) return received;
+  bool flags[kWidth];
+#pragma unroll
+  for (int v = 0; v < kWidth; ++v) flags[v] = received.candidates >> v & 1;
+  own.Write(received.inputs, problem.inputs);
+  own.Write(flags, problem.candidates);
+  return received;
+}
+
+// What an earlier kernel of the call collected.
+template <int kWidth, typename Own>
+__device__ Received<kWidth> Recall(const BurstProblem& problem, const Own& own) {
+  Received<kWidth> received{};
+  bool flags[kWidth];
+  own.Ask(problem.inputs).Unpack(received.inputs);
+  own.Ask(problem.candidates).Unpack(flags);
+#pragma unroll
+  for (int v = 0; v < kWidth; ++v) received.candidates |= uint32_t{flags[v]} << v;
+  return received;
+}
+
+// Calls use(own) with the neurons of a thread, those of whose warp begin at `first`.
+template <int kWidth, typename Use>
+__device__ __forceinline__ void ForOwn(const BurstProblem& problem, uint32_t first,
+                                       const Use& use) {
+  const uint32_t mine = first + Lane() * kWidth, neurons = problem.NumNeurons();
+  if (kWidth > 1 && first + kWarp * kWidth <= neurons) {
+    use(Own<kWidth, true>(mine, neurons));
+  } else {
+    use(Own<kWidth, false>(mine, neurons));
+  }
+}
+
+// Lets a candidate fire that may.
+__device__ __forceinline__ Outcome Try(const BurstCall& call, const BurstProblem& problem,
+                                       const Candidate& candidate, uint32_t id, uint32_t row,
+                                       float input, bool in_batch) {
+  const Limits limits = Limits::Load(problem.neurons, row);
+  return candidate.Try(limits, call.batch.rules, id, input, *problem.burst, in_batch);
+}
+
+// Lets those of a thread's neurons that are candidates fire or leak. Those that fire keep their
+// potential until they are listed. Returns a bit for each of them.
+template <int kWidth, typename Own>
+__device__ __forceinline__ uint32_t AdvanceOwn(const BurstCall& call, const BurstProblem& problem,
+                                               const Own& own, OwnCandidates<kWidth>& state,
+                                               const Received<kWidth>& received, bool in_batch) {
+  if ((received.candidates | state.resets) == 0) return 0;
+  uint32_t may_fire = 0, fires = 0;
+  bool counts_change = false;
+#pragma unroll
+  for (int v = 0; v < kWidth; ++v) {
+    const Candidate candidate = state.At(v);
+    const bool is_candidate = received.candidates >> v & 1;
+    const bool tries = is_candidate && candidate.MayFire(received.inputs[v]);
+    may_fire |= uint32_t{tries} << v;
+    // Reckoned for all, as hardly a warp has none: branches would take longer.
+    counts_change |= state.BecomeIf(is_candidate && !tries, v, candidate.Stay(received.inputs[v]));
+  }
+  for (; may_fire != 0; may_fire &= may_fire - 1) {
+    const int v = __ffs(may_fire) - 1;
+    float input = 0.0f;
+#pragma unroll
+    for (int u = 0; u < kWidth; ++u) input = u == v ? received.inputs[u] : input;
+    const uint32_t id = own.first + v, row = state.parameters.RowOf(problem.neurons, id);
+    const Outcome outcome = Try(call, problem, state.At(v), id, row, input, in_batch);
+    counts_change |= state.Become(v, outcome);
+    fires |= uint32_t{outcome.fires} << v;
+  }
+  own.Write(state.potential, problem.neurons.potential);
+  if (counts_change) {
+    own.Write(state.countdown, problem.neurons.countdown);
+    own.Write(state.fire_count, problem.neurons.fire_count);
+  }
+  return fires;
+}
+
+// Writes who fires of the neurons of a warp, which begin at `first`, one bit each, and counts them
+// with those of their span. Each lane has the bits of those that it looks after.
+template <int kWidth>
+__device__ __forceinline__ void WriteFires(const BurstProblem& problem, uint32_t first,
+                                           uint32_t fires) {
+  constexpr int kLanes = kBurstWord / kWidth;  // that share a word
+  uint32_t word = fires;
+  if constexpr (kWidth == 1) {
+    word = __ballot_sync(kAllLanes, fires);
+  } else {
+    word <<= Lane() % kLanes * kWidth;
+#pragma unroll
+    for (int distance = 1; distance < kLanes; distance *= 2) {
+      word |= __shfl_xor_sync(kAllLanes, word, distance);
+    }
+  }
+  const uint32_t count = __reduce_add_sync(kAllLanes, __popc(fires));
+  if (Lane() == 0 && count > 0) {
+    atomicAdd(problem.fire_counts + (first >> problem.span_bits), count);
+  }
+  const uint32_t place = first / kBurstWord + Lane() / kLanes;
+  if (Lane() % kLanes == 0 && place * kBurstWord < problem.NumNeurons()) {
+    problem.fires[place] = word;
+  }
+}
+
+// Advances candidates by the rules that their number decides, which an earlier kernel found.
+template <int kWidth, bool kByKind, typename Own>
+__device__ __forceinline__ uint32_t AdvanceCollected(const BurstCall& call,
+                                                     const BurstProblem& problem,
+                                                     const Own& own) {
+  const BurstRules& rules = call.batch.rules;
+  const AskedCandidates<kWidth, kByKind> asked(problem.neurons, rules.keeps_residues, own);
+  AwaitAndAdmit();
+  const bool in_batch = __ldcg(problem.totals + kCandidates) >= rules.batch_threshold;
+  const Received<kWidth> received = Recall<kWidth>(problem, own);
+  OwnCandidates<kWidth> state = asked.Unpack(problem.neurons, rules.keeps_residues, own);
+  return AdvanceOwn(call, problem, own, state, received, in_batch);
+}
+
+// Collects and advances a neuron of a small network. What it is, and what is injected, is known
+// before spikes are summed: kernels that sum let this one start when the first kernel of the call,
+// which finds the parts of the tiles, has ended; without them that one has to be awaited.
+template <bool kByKind, typename Own>
+__device__ __forceinline__ uint32_t AdvanceOfSmall(const BurstCall& call,
+                                                   const BurstProblem& problem, uint32_t first,
+                                                   const Own& own, Staging<kWarp>& staging) {
+  const BurstRules& rules = call.batch.rules;
+  const AskedCandidates<1, kByKind> asked(problem.neurons, rules.keeps_residues, own);
+  if (!call.has_sums) AwaitKernelBefore();
+  const bool is_staged = staging.Fill(problem, first, Part::Of(problem, first));
+  OwnCandidates<1> state = asked.Unpack(problem.neurons, rules.keeps_residues, own);
+  AwaitAndAdmit();
+  const AskedArrivals<1> arrivals(problem, own, call.has_sums);
+  const Received<1> received =
+      Collect(call, problem, own, arrivals.Unpack(problem, own), staging, is_staged);
+  return AdvanceOwn(call, problem, own, state, received, false);
+}
+
+// Collects and advances neurons of a large network: few of its warps start before spikes are
+// summed, but all ask for everything at once.
+template <typename Arrivals, int kWidth, bool kByKind, typename Own, typename... Sources>
+__device__ __forceinline__ uint32_t AdvanceOfLarge(const BurstCall& call,
+                                                   const BurstProblem& problem, uint32_t first,
+                                                   const Own& own,
+                                                   Staging<kWidth * kWarp>& staging, Part part,
+                                                   const Sources&... sources) {
+  const BurstRules& rules = call.batch.rules;
+  const AskedCandidates<kWidth, kByKind> asked(problem.neurons, rules.keeps_residues, own);
+  const Arrivals arrivals(problem, own, sources...);
+  const bool is_staged = staging.Fill(problem, first, part);
+  OwnCandidates<kWidth> state = asked.Unpack(problem.neurons, rules.keeps_residues, own);
+  const Received<kWidth> received =
+      Collect(call, problem, own, arrivals.Unpack(problem, own), staging, is_staged);
+  return AdvanceOwn(call, problem, own, state, received, false);
+}
+
+// Advances the neurons of a warp. Returns bits of who fires, each lane its own.
+template <int kWidth, bool kCollected, bool kByKind, typename Own>
+__device__ __forceinline__ uint32_t AdvanceWarp(const BurstCall& call,
+                                                const BurstProblem& problem, uint32_t first,
+                                                const Own& own,
+                                                Staging<kWidth * kWarp>& staging) {
+  if constexpr (kCollected) {
+    return AdvanceCollected<kWidth, kByKind>(call, problem, own);
+  } else if constexpr (kWidth == 1) {
+    return AdvanceOfSmall<kByKind>(call, problem, first, own, staging);
+  } else {
+    AwaitAndAdmit();
+    return AdvanceOfLarge<AskedArrivals<kWidth>, kWidth, kByKind>(
+        call, problem, first, own, staging, Part::Of(problem, first), call.has_sums);
+  }
+}
+
+}  // namespace burst
+}  // namespace brainjax
+
+#endif  // BRAINJAX_BURST_ADVANCE_CUH_
