@@ -34,10 +34,10 @@ def whole(name: str, values: Numbers, largest: int) -> np.ndarray:
     values = np.asarray(values)
     kind = values.dtype.kind
     require(kind in "iuf", name, "whole numbers", values.dtype)
+    if kind != "f" and values.size and values.min() >= 0 and values.max() <= largest:
+        return values.astype(np.int64, copy=False)  # without an array of flags
     exact = values.astype(np.float64) if kind == "f" else values
-    is_right = (exact >= 0) & (exact <= largest)
-    if kind == "f":
-        is_right &= exact == np.trunc(exact)
+    is_right = (exact >= 0) & (exact <= largest) & (exact == np.trunc(exact))
     if not is_right.all():
         require(False, name, f"whole numbers in 0..{largest}", values[~is_right][:1])
     return exact.astype(np.int64, copy=False)

@@ -59,17 +59,24 @@ class HostLoop:
         # A number of Python's would be sent there in each burst.
         self._params = jax.device_put(params, device)
         state = jax.tree.map(jnp.copy, state)
-        # No burst changes the key, which JAX would wrap anew each time.
+        # No burst changes the key, which JAX would wrap anew each time, as it would the state.
         self._key = state.key
-        self._state = jax.device_put(dataclasses.replace(state, key=None), device)
-        self._advance = _compiled(config, sampler, device)
+        state = jax.device_put(dataclasses.replace(state, key=None), device)
+        self._leaves, self._tree = jax.tree.flatten(state)
+        self._advance = _compiled(config, sampler, device, self._tree)
         # Free again when who fired has come back: JAX has read it then.
         self._packet = np.empty(_HEAD + 2 * capacity, np.int32)
+        self._indices, values = _halves(self._packet[_HEAD:])
+        self._values = values.view(np.float32)
 
     @property
     def state(self) -> State:
         """The network after the last burst, copied."""
-        return jax.tree.map(jnp.copy, dataclasses.replace(self._state, key=self._key))
+        return jax.tree.map(jnp.copy, dataclasses.replace(self._advanced, key=self._key))
+
+    @property
+    def _advanced(self):
+        return self._tree.unflatten(self._leaves)
 
     def __call__(
         self, ids: Numbers = (), potentials: Numbers = (), *, fatigued: bool = False
@@ -83,30 +90,28 @@ class HostLoop:
             ValueError: an id is not the number of a neuron, a potential not finite, there are not
                 as many of them, or more than `capacity`.
         """
-        packet = self._pack(ids, potentials, fatigued)
-        self._state, report = self._advance(self._params, self._state, packet)
+        self._pack(ids, potentials, fatigued)
+        self._leaves, report = self._advance(self._params, self._leaves, self._packet)
         count, neurons, fired_at = _unpack_report(report)
         if count > neurons.size:
             whole = dataclasses.replace(self._sampler, capacity=self._config.num_neurons)
-            _, neurons, fired_at = _unpack_report(_report_anew(whole, self._state))
+            _, neurons, fired_at = _unpack_report(_report_anew(whole, self._advanced))
         return neurons[:count], fired_at[:count]
 
     def _pack(self, ids, potentials, fatigued):
-        n, packet = self._config.num_neurons, self._packet
+        n = self._config.num_neurons
         ids, potentials, _ = injections(n, ids, potentials, self._capacity)
-        packet[:_HEAD] = ids.size, fatigued
-        indices, values = np.split(packet[_HEAD:], 2)
-        list_injections(ids, potentials, n, indices, values.view(np.float32))
-        return packet
+        self._packet[0], self._packet[1] = ids.size, fatigued
+        list_injections(ids, potentials, n, self._indices, self._values)
 
 
 @functools.lru_cache(maxsize=16)  # programs, and blocks of samplers, that are kept
-def _compiled(config, sampler, device):
+def _compiled(config, sampler, device, tree):
     """A burst that takes a packet and returns a report, which the host reads in place."""
 
-    def advance(params, state, packet):
-        state = dynamics.step(config, params, state, _unpack_drive(packet))
-        return state, _report(sampler, state)
+    def advance(params, leaves, packet):
+        state = dynamics.step(config, params, tree.unflatten(leaves), _unpack_drive(packet))
+        return jax.tree.leaves(state), _report(sampler, state)
 
     return jax.jit(advance, donate_argnums=1, out_shardings=(None, host_memory(device)))
 
@@ -122,7 +127,7 @@ def host_memory(device) -> SingleDeviceSharding | None:
 
 def _unpack_drive(packet: jax.Array) -> Drive:
     size, fatigued = packet[0], packet[1] != 0
-    indices, values = jnp.split(packet[_HEAD:], 2)
+    indices, values = _halves(packet[_HEAD:])
     values = jax.lax.bitcast_convert_type(values, jnp.float32)
     return Drive(injected=ops.ActiveSet(indices, values, size), fatigued=fatigued)
 
@@ -138,5 +143,11 @@ _report_anew = jax.jit(_report, static_argnums=0)  # of a burst that was
 
 def _unpack_report(report: jax.Array) -> tuple[int, np.ndarray, np.ndarray]:
     numbers = np.asarray(report)
-    neurons, potentials = np.split(numbers[1:], 2)
+    neurons, potentials = _halves(numbers[1:])
     return int(numbers[0]), neurons, potentials.view(np.float32)
+
+
+def _halves(numbers):
+    """Not np.split, which takes longer than the rest of a report."""
+    half = numbers.size // 2
+    return numbers[:half], numbers[half:]
