@@ -119,6 +119,7 @@ struct Scratch {
     end = may_sort ? contributions + (weighted ? max_sorted + most : 0) : unlike;
   }
 
+  // What CountRows leaves.
   __device__ CountedRows Rows(int64_t b) const {
     return {Part<const uint64_t>(b, 0), Part<const uint32_t>(b, firsts),
             Part<const uint64_t>(b, totals)};
@@ -244,8 +245,8 @@ __device__ void ClearSums(const Call<W>& call) {
   if (thread < count % 4) words[4 * vectors + thread] = 0;
 }
 
-// Counts the synapses of a chunk of the list of active neurons, without the heads of rows: a block
-// does. Returns how many there are.
+// Counts the synapses of a chunk of the list of active neurons, without the heads of rows, and notes
+// the first of each row: a block does. Returns how many there are.
 template <typename W>
 __device__ uint64_t CountChunk(const Propagation<W>& problem, int64_t head, int64_t first,
                                int64_t last, uint64_t* before, uint32_t* firsts) {
@@ -276,8 +277,7 @@ __device__ void CountRows(const Call<W>& call) {
     const int64_t size = CompressedEvents<W>::ChunkSize(problem.count);
     for (int chunk = blockIdx.x; chunk < kChunks; chunk += gridDim.x) {
       const int64_t first = chunk * size, last = min(first + size, problem.count);
-      const uint64_t total = CountChunk(problem, call.Head(), first, last, before,
-                                        firsts);
+      const uint64_t total = CountChunk(problem, call.Head(), first, last, before, firsts);
       if (threadIdx.x == 0) totals[chunk] = total;
     }
   });

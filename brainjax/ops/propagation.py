@@ -54,8 +54,9 @@ def propagate_spikes(
 
     Cost: the synapses of the listed neurons, and one write of the result; unlisted ones cost
         nothing. A batch of active sets does not copy unbatched synapses. The gradient keeps
-        references to the operands, no copies. On a GPU, onto 2^21 neurons and more, scratch of
-        2 bytes (6 with weights) per synapse that the list could reach, for 2^26 at most.
+        references to the operands, no copies. On a GPU, rows of any length take 12 bytes of
+        scratch per entry of the list; onto 2^21 neurons and more, 2 bytes (6 with weights) are
+        added per synapse that the list could reach, for 2^26 at most.
     Determinism: bit-identical on every backend, alone and batched, in any order of synapses.
     """
     check(synapses, backend)
