@@ -13,6 +13,7 @@ namespace brainjax {
 namespace burst {
 
 constexpr int kListers = 512;  // threads of a block, each with a word of flags
+static_assert((1 << kMinSpanBits) % (kListers * kBurstWord) == 0, "no block lies in two spans");
 constexpr int kAtOnce = 4;     // neurons whose potentials a thread asks for before it lists one
 
 // This thread's share of those that fire in front of its block: in the spans in front of that of
