@@ -2,7 +2,7 @@
 //
 // A thread looks after one neuron, of large networks after four neighbours: more would mean more
 // instructions, each of which a small network runs once, and waits for. Warps do not wait for each
-// other.
+// other while they advance.
 #ifndef BRAINJAX_BURST_ADVANCE_CUH_
 #define BRAINJAX_BURST_ADVANCE_CUH_
 
@@ -178,6 +178,7 @@ __device__ __forceinline__ void WriteFires(const BurstProblem& problem, uint32_t
       word |= __shfl_xor_sync(kAllLanes, word, distance);
     }
   }
+  static_assert((1 << kMinSpanBits) % (kWidth * kWarp) == 0, "no warp's neurons are in two spans");
   const uint32_t count = __reduce_add_sync(kAllLanes, __popc(fires));
   if (Lane() == 0 && count > 0) {
     atomicAdd(problem.fire_counts + (first >> problem.span_bits), count);

@@ -42,7 +42,7 @@ __device__ __forceinline__ uint32_t BitsOf(uint32_t word, const Own& own) {
   return word >> (own.first % kBurstWord) & ((1u << kWidth) - 1);
 }
 
-// What has been asked for of it, where all was added up in memory.
+// What has been asked for of it, where all of it is in memory.
 template <int kWidth>
 struct AskedArrivals {
   Numbers<kWidth, unsigned long long> tallies{};

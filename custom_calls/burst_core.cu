@@ -57,7 +57,7 @@ cudaError_t StartDynamics(const propagation::Launcher& launcher, const BurstCall
 }
 
 // Whether neurons can advance as soon as their slice is added up: what is not sorted must be known
-// before, and by which rules they advance.
+// before, and by which rules they advance. Networks of a batch begin anywhere in their arrays.
 template <typename W>
 bool AdvancesSlices(const BurstCall& call, const propagation::Call<W>& summing) {
   const bool may_differ = std::is_same_v<W, UnitWeight> && summing.awaits_values;

@@ -1,5 +1,5 @@
 // The kernels of a burst beside those that sum what arrives: begin in front of them; collect,
-// advance and list behind. Where spikes are sorted, one kernel sums and advances.
+// advance and list behind. Of a large network one kernel sums what was sorted and advances.
 #ifndef BRAINJAX_BURST_KERNELS_CUH_
 #define BRAINJAX_BURST_KERNELS_CUH_
 
@@ -62,12 +62,15 @@ __global__ void __launch_bounds__(propagation::kThreads, 2)
   });
 }
 
+// The number of this warp in its block. The compiler is to know that it is the same for all lanes.
+__device__ __forceinline__ uint32_t WarpOfBlock() {
+  return __shfl_sync(kAllLanes, threadIdx.x / kWarp, 0);
+}
+
 // The first neuron of this warp, which may be a little beyond 2^31.
 template <int kWidth>
 __device__ __forceinline__ uint32_t FirstOfWarp() {
-  // The compiler is to know that it is the same for all lanes.
-  const uint32_t warp = __shfl_sync(kAllLanes, threadIdx.x / kWarp, 0);
-  return (blockIdx.x * kWarps + warp) * kWarp * kWidth;
+  return (blockIdx.x * kWarps + WarpOfBlock()) * kWarp * kWidth;
 }
 
 // Collects and counts the candidates, whose number decides by which rules they advance.
@@ -117,8 +120,7 @@ template <bool kByKind>
 __device__ __forceinline__ void AdvanceSlice(const BurstCall& call, const SummedSlice& slice,
                                              bool has_rest, SliceStagings& stagings) {
   const BurstProblem& problem = call.batch.first;
-  // The compiler is to know that it is the same for all lanes.
-  const uint32_t warp = __shfl_sync(kAllLanes, threadIdx.x / kWarp, 0);
+  const uint32_t warp = WarpOfBlock();
   const auto part_at = [&](uint32_t place) {
     return place < slice.size ? Part::Of(problem, slice.first + place) : Part{0, 0};
   };

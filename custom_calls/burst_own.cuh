@@ -93,7 +93,7 @@ struct Own {
 template <int kWidth>
 struct OwnRows {
   uint32_t rows[kWidth];
-  bool are_same = true;  // in the warp
+  bool are_same = true;  // those of one thread, for every thread of the warp
 
   __device__ __forceinline__ OwnRows(const Numbers<kWidth, uint16_t>& kind, uint32_t num_kinds) {
     uint16_t kinds[kWidth];

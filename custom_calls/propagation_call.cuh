@@ -143,8 +143,9 @@ struct Scratch {
 
 // What tells who was reached, where that is asked. Synapses that are added up in memory add their
 // contributions to the low words of tallies, and 1 to the high words, whose carries do no harm:
-// whether a tally was touched is all they tell. Behind a sort there are the sums themselves, and
-// one bit for each target, clear at first, where a sum of 0 may be of several contributions.
+// whether a tally was touched is all they tell. Behind a sort there are the sums themselves, in
+// memory or where a block has added them up, and one bit for each target, clear at first, where a
+// sum of 0 may be of several contributions.
 struct Tallies {
   unsigned long long* first;
   int64_t stride;  // tallies of one batch element
@@ -175,7 +176,7 @@ struct Call {
   Tallies tallies;       // instead of the sums; null: none
   bool awaits_values;    // the kernel in front of the scatter writes what the neurons send
   int64_t sort_from;     // synapses; 0: never
-  bool adds_rest_first;  // what is not sorted is added in memory before what is, not behind
+  bool adds_rest_first;  // what is not sorted is added in memory before what is: by who reads both
   uint32_t sort_blocks;  // for each batch element
 
   // What is sorted is counted first, from the beginning of each row on.
@@ -245,8 +246,8 @@ __device__ void ClearSums(const Call<W>& call) {
   if (thread < count % 4) words[4 * vectors + thread] = 0;
 }
 
-// Counts the synapses of a chunk of the list of active neurons, without the heads of rows, and notes
-// the first of each row: a block does. Returns how many there are.
+// Counts the synapses of a chunk of the list of active neurons, without the heads of rows, and
+// notes the first one counted of each row: a block does. Returns how many there are.
 template <typename W>
 __device__ uint64_t CountChunk(const Propagation<W>& problem, int64_t head, int64_t first,
                                int64_t last, uint64_t* before, uint32_t* firsts) {

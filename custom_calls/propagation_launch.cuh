@@ -188,6 +188,8 @@ struct Launcher {
                 static_cast<unsigned>(std::min(batch, kMaxGridYZ)));
   }
 
+  dim3 SortGrid(int64_t batch) const { return Grid(kMaxSortBlocks, batch); }
+
   // Starts a kernel that may overlap with the one before it on the stream.
   template <typename... Parameters, typename... Arguments>
   cudaError_t StartOverlapping(void (*kernel)(Parameters...), dim3 grid, int threads,
@@ -242,7 +244,7 @@ void FitToDevice(const Launcher& launcher, int64_t taken, Call<typename Events::
   constexpr bool kWeighted = !std::is_same_v<typename Events::Weight, UnitWeight>;
   const Slices slices = SlicesOf(launcher.device, call->batch.first.num_post,
                                  call->scratch.max_slices, taken);
-  call->sort_blocks = launcher.Grid(kMaxSortBlocks, call->batch.size).x;
+  call->sort_blocks = launcher.SortGrid(call->batch.size).x;
   call->scratch.FitSort(slices, TileOf<kWeighted>(launcher.device, slices.count),
                         call->sort_blocks);
 }
@@ -251,7 +253,7 @@ template <typename Events>
 cudaError_t StartSort(const Launcher& launcher, const Call<typename Events::Weight>& call) {
   constexpr bool kWeighted = !std::is_same_v<typename Events::Weight, UnitWeight>;
   return launcher.StartOverlapping(
-      SortKernel<Events>, launcher.Grid(kMaxSortBlocks, call.batch.size), kThreads,
+      SortKernel<Events>, launcher.SortGrid(call.batch.size), kThreads,
       TileBuffers<kWeighted>::Bytes(call.scratch.tile, call.scratch.slices.count), call);
 }
 
@@ -259,8 +261,7 @@ cudaError_t StartSort(const Launcher& launcher, const Call<typename Events::Weig
 template <typename Events, typename Adder>
 cudaError_t StartRest(const Launcher& launcher, const Call<typename Events::Weight>& call) {
   return launcher.StartOverlapping(RestKernel<Events, Adder>,
-                                   launcher.Grid(kMaxSortBlocks, call.batch.size), kThreads, 0,
-                                   call);
+                                   launcher.SortGrid(call.batch.size), kThreads, 0, call);
 }
 
 // Starts the kernels that sort, add up and write sums.
@@ -271,7 +272,7 @@ cudaError_t StartSorted(const Launcher& launcher, Call<typename Events::Weight> 
   if (error != cudaSuccess) return error;
   const Slices& slices = call.scratch.slices;
   const dim3 grid(static_cast<unsigned>(slices.count),
-                  launcher.Grid(kMaxSortBlocks, call.batch.size).y);
+                  launcher.SortGrid(call.batch.size).y);
   error = launcher.StartOverlapping(SumKernel<Events, kTold>, grid, kSumThreads,
                                     SliceBytes(slices), call);
   if (error != cudaSuccess) return error;

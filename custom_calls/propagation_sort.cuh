@@ -201,6 +201,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
     const Tiling tiling = Tiling::Of(events, call);
     const SortedTiles tiles(call.scratch, b);
     const TileBuffers<kWeighted> buffers(memory, call.scratch.tile);
+    // A batch of one: all sums are those of this problem.
     if (call.adds_rest_first && tiling.HasRest(events)) ClearSums(call);
     int32_t common = 0;
     if constexpr (!kWeighted) {

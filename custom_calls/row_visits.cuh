@@ -23,7 +23,7 @@ __device__ __forceinline__ Range Tail(Range row, int64_t head) {
 // The list of these neurons is cut into chunks.
 struct CountedRows {
   const uint64_t* before;  // of each neuron: synapses in front of its own, in its chunk
-  const uint32_t* firsts;  // of each neuron: its first synapse in memory
+  const uint32_t* firsts;  // of each neuron: where the first one counted is in memory
   const uint64_t* totals;  // of each chunk: its synapses
 };
 

@@ -447,9 +447,19 @@ def test_gpu_sizes(n, rules):
 def test_gpu_sorts_what_arrives(weights, kind, monkeypatch):
     monkeypatch.setattr(ops.propagation, "SORT_FROM_POST", 0)
     monkeypatch.setattr(ops.propagation, "SORT_FROM_SYNAPSES", 1)
-    for n, fan_out in ((1_500, 40), (300_001, 8)):
-        operands = draw(n, n, kind, weights=weights, fan_out=fan_out)
-        assert_gpu_equals_cpu(ops.BurstRules(power_neuron=n - 1), operands)
+    # Of the last one, warps have several turns at their slice.
+    for n, fan_out, num_kinds in ((1_500, 40, None), (300_001, 8, None), (600_001, 8, 11)):
+        operands = draw(n, n, kind, weights=weights, fan_out=fan_out, num_kinds=num_kinds)
+        assert_gpu_equals_cpu(ops.BurstRules(power_neuron=n - 1, fatigue_area=1), operands)
+
+
+@pytest.mark.gpu
+@pytest.mark.unsanitized
+@pytest.mark.parametrize("num_kinds", [None, 11])
+def test_gpu_sums_several_slices_in_a_block(num_kinds):
+    n = 7_500_001
+    operands = draw(n, n, weights="float32", fan_out=3, num_kinds=num_kinds)
+    assert_gpu_equals_cpu(RULES["residues"], operands, keeps_inputs=num_kinds is None)
 
 
 @pytest.mark.gpu
