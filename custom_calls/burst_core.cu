@@ -79,9 +79,8 @@ cudaError_t StartSlices(const propagation::Launcher& launcher, const BurstCall& 
   if (error != cudaSuccess) return error;
   const propagation::Slices& slices = summing.scratch.slices;
   // Blocks stay for all their slices, and so read once what there is to sum.
-  const int blocks = launcher.device.multiprocessors * propagation::kSumBlocksPerMultiprocessor;
-  error = launcher.StartOverlapping(AdvanceSlicesKernel<W>, std::min(slices.count, blocks),
-                                    propagation::kSumThreads,
+  const int blocks = std::min(slices.count, propagation::SumBlocks(launcher.device));
+  error = launcher.StartOverlapping(AdvanceSlicesKernel<W>, blocks, propagation::kSumThreads,
                                     kStagingBytes + propagation::SliceBytes(slices), call, summing);
   if (error != cudaSuccess) return error;
   return StartList<true>(launcher, call);

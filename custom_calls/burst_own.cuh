@@ -197,14 +197,6 @@ struct OwnCandidates {
     return one;
   }
 
-  // The same on a condition, without a branch.
-  __device__ __forceinline__ bool BecomeIf(bool becomes, int v, const Outcome& outcome) {
-    const Candidate now = At(v);
-    return Become(v, {becomes ? outcome.potential : now.potential,
-                      becomes ? outcome.countdown : now.countdown,
-                      becomes ? outcome.fire_count : now.fire_count, false});
-  }
-
   // Becomes what a burst makes of it. Returns whether that changes a count.
   __device__ __forceinline__ bool Become(int v, const Outcome& outcome) {
     bool changes = false;
@@ -217,6 +209,14 @@ struct OwnCandidates {
       fire_count[u] = static_cast<uint16_t>(outcome.fire_count);
     }
     return changes;
+  }
+
+  // The same on a condition, without a branch.
+  __device__ __forceinline__ bool BecomeIf(bool becomes, int v, const Outcome& outcome) {
+    const Candidate now = At(v);
+    return Become(v, {becomes ? outcome.potential : now.potential,
+                      becomes ? outcome.countdown : now.countdown,
+                      becomes ? outcome.fire_count : now.fire_count, false});
   }
 };
 

@@ -215,12 +215,16 @@ inline int64_t ShareOf(const Device& device, int64_t blocks) {
   return (device.shared_memory + kReservedBytes) / blocks - kReservedBytes - kStaticBytes;
 }
 
+// Blocks that add up slices at the same time.
+inline int SumBlocks(const Device& device) {
+  return device.multiprocessors * kSumBlocksPerMultiprocessor;
+}
+
 // Slices whose sums leave `taken` bytes of shared memory to who adds them up.
 inline Slices SlicesOf(const Device& device, int64_t num_post, int64_t most, int64_t taken) {
-  const int64_t blocks = int64_t{device.multiprocessors} * kSumBlocksPerMultiprocessor;
   const int64_t bytes = ShareOf(device, kSumBlocksPerMultiprocessor) - taken;
   const int64_t room = bytes / static_cast<int64_t>(sizeof(int32_t)) - kWarp;
-  return Slices::Of(num_post, most, blocks, std::min(room, int64_t{1} << kPlaceBits));
+  return Slices::Of(num_post, most, SumBlocks(device), std::min(room, int64_t{1} << kPlaceBits));
 }
 
 // Shared memory for the sums of a slice and the spare words behind them.
