@@ -38,7 +38,6 @@ template <int kThreads>
 struct ChoiceSpace {
   uint32_t own_keys[kPostKeys];  // what this block has posted
   int32_t own_columns[kPostKeys];
-  uint32_t num_own, num_candidates;
   uint32_t own_winners;  // of what this block has posted, a bit each
   WarpWords<kThreads> warps;
   Histogram<kThreads> histogram;
@@ -48,7 +47,6 @@ struct ChoiceSpace {
 template <int kThreads>
 __device__ uint32_t PostCandidates(const uint32_t* keys, int width, uint32_t guess,
                                    uint32_t* post, ChoiceSpace<kThreads>& space) {
-  const uint32_t lane = threadIdx.x % 32;
   uint32_t posted = 0;
   for (int first = 0; first < width; first += kThreads) {
     const int c = first + threadIdx.x;
@@ -58,55 +56,60 @@ __device__ uint32_t PostCandidates(const uint32_t* keys, int width, uint32_t gue
     uint32_t reaching;
     if (first > 0) __syncthreads();
     const uint32_t before = space.warps.SumInFront(0, __popc(lanes), &reaching);
-    const uint32_t place = posted + before + __popc(lanes & ((1u << lane) - 1));
+    const uint32_t place = posted + before + __popc(lanes & LanesInFront());
     if (reaches && place < kPostKeys) {
+      __stcg(post + place, key);
       space.own_keys[place] = key;
       space.own_columns[place] = c;
     }
     posted += reaching;
   }
-  __syncthreads();
-  if (threadIdx.x >= 32) return posted;
   // Blocks read whole lines, before they know how many keys there are.
-  const uint32_t key = lane < posted && lane < kPostKeys ? space.own_keys[lane] : 0;
-  __stcg(post + lane, lane < kPostKeys ? key : posted);
-  if (lane == 0) space.num_own = min(posted, kPostKeys);
+  const uint32_t word = threadIdx.x;
+  if (word < kPostWords && (word >= posted || word == kPostKeys)) {
+    __stcg(post + word, word == kPostKeys ? posted : 0);
+  }
+  __syncthreads();
   return posted;
 }
 
 // Lists the keys of all posts, in any order, each with its block. Returns how many there are, or 0
-// if some post was too short. The whole block calls it, and waits afterwards.
+// if some post was too short. The whole block calls it, and waits.
 template <int kThreads>
 __device__ uint32_t ReadPosts(const uint32_t* posts, int team, uint32_t* keys, uint32_t* blocks,
                               ChoiceSpace<kThreads>& space) {
   constexpr int kWarps = kThreads / 32, kLines = 10;  // asked for at once
+  constexpr uint32_t kTooShort = 1 << 16;             // beyond what all keys can be
+  static_assert(kMaxTeam * kPostKeys < kTooShort);
   const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  bool too_short = false;
-  for (int first = warp; first < team; first += kLines * kWarps) {
-    uint32_t words[kLines], total = 0;
+  uint32_t listed = 0;
+  for (int first = 0, turn = 0; first < team; first += kLines * kWarps, ++turn) {
+    uint32_t words[kLines], of_warp = 0, total;
 #pragma unroll
     for (int i = 0; i < kLines; ++i) {
-      const int r = first + i * kWarps;
+      const int r = first + warp + i * kWarps;
       words[i] = r < team ? __ldcg(posts + r * kPostWords + lane) : 0;
     }
 #pragma unroll
     for (int i = 0; i < kLines; ++i) {
       const uint32_t count = __shfl_sync(kAllLanes, words[i], kPostKeys);
-      too_short |= count > kPostKeys;
-      total += min(count, kPostKeys);
+      of_warp += count > kPostKeys ? kTooShort : count;
     }
-    uint32_t place = 0;
-    if (lane == 0 && total > 0) place = atomicAdd(&space.num_candidates, total);
-    place = __shfl_sync(kAllLanes, place, 0);
+    uint32_t place = listed + space.warps.SumInFront(turn, of_warp, &total);
+    listed += total;
+    if (listed >= kTooShort) return 0;
 #pragma unroll
     for (int i = 0; i < kLines; ++i) {
-      const uint32_t count = min(__shfl_sync(kAllLanes, words[i], kPostKeys), kPostKeys);
-      if (lane < count) keys[place + lane] = words[i], blocks[place + lane] = first + i * kWarps;
+      const uint32_t count = __shfl_sync(kAllLanes, words[i], kPostKeys);
+      if (lane < count) {
+        keys[place + lane] = words[i];
+        blocks[place + lane] = first + warp + i * kWarps;
+      }
       place += count;
     }
   }
-  too_short = __syncthreads_or(too_short);
-  return too_short ? 0 : space.num_candidates;
+  __syncthreads();
+  return listed;
 }
 
 // Writes a winner to the result, and to the strip's list.
@@ -149,27 +152,27 @@ __device__ inline void WriteCount(const AreaRound& round, int64_t b, bool fires)
   }
 }
 
-// Of the keys that this block has posted, the winners. One warp calls it.
+// Of the keys that this block has posted, the winners; `n` are listed of all. One warp calls it.
 template <int kThreads>
 __device__ void AddPostedWinners(const AreaRound& round, const AreaStrip& strip, uint32_t rank,
-                                 const uint32_t* keys, const uint32_t* blocks,
-                                 Threshold threshold, ChoiceSpace<kThreads>& space,
-                                 StripWinners winners) {
-  const uint32_t lane = threadIdx.x % 32, lanes_before = (1u << lane) - 1;
+                                 const uint32_t* keys, const uint32_t* blocks, uint32_t n,
+                                 uint32_t posted, Threshold threshold,
+                                 ChoiceSpace<kThreads>& space, StripWinners winners) {
+  const uint32_t lane = threadIdx.x % 32;
   uint32_t above_before = 0, equal_before = 0;  // candidates of the blocks in front of this one
 #pragma unroll 2
-  for (uint32_t i = lane; i < space.num_candidates; i += 32) {
+  for (uint32_t i = lane; i < n; i += 32) {
     const bool before = blocks[i] < rank;
     above_before += before && keys[i] > threshold.key;
     equal_before += before && keys[i] == threshold.key;
   }
   above_before = __reduce_add_sync(kAllLanes, above_before);
   equal_before = __reduce_add_sync(kAllLanes, equal_before);
-  const bool exists = lane < space.num_own;
+  const bool exists = lane < posted;
   const uint32_t key = exists ? space.own_keys[lane] : 0;
   const bool above = exists && key > threshold.key, equal = exists && key == threshold.key;
-  const uint32_t ties = equal_before + __popc(__ballot_sync(kAllLanes, equal) & lanes_before);
-  const uint32_t higher = above_before + __popc(__ballot_sync(kAllLanes, above) & lanes_before);
+  const uint32_t ties = equal_before + __popc(__ballot_sync(kAllLanes, equal) & LanesInFront());
+  const uint32_t higher = above_before + __popc(__ballot_sync(kAllLanes, above) & LanesInFront());
   const bool wins = above || (equal && ties < threshold.ties);
   const uint32_t all = __ballot_sync(kAllLanes, wins);
   if (lane == 0) space.own_winners = all;
@@ -190,18 +193,15 @@ __device__ __noinline__ bool ChooseFromAll(const AreaRound& round, const AreaStr
   const uint32_t k = static_cast<uint32_t>(round.k);
   const TeamThreshold found = SelectOfTeam(team, block, k, kZeroKey, space, bits, scratch.select);
   if (!Fires(found.threshold, k)) return false;
-  ForEachWinner(bits, found.threshold.ties, found.before, space.block, [&](uint32_t place, int c) {
+  ForEachWinner(found, bits, space.block, [&](uint32_t place, int c) {
     AddWinner(round, strip.b, place, static_cast<int32_t>(strip.begin + c), winners);
   });
   return true;
 }
 
-// The guess for this round from the inputs of the last winners. The whole block calls it with what
-// each thread knows.
-template <int kThreads>
-__device__ uint32_t GuessBound(uint32_t least, ChoiceSpace<kThreads>& space) {
+// The guess for this round from the least input of the last winners.
+__device__ inline uint32_t GuessBound(uint32_t least) {
   constexpr uint32_t kMargin = 1u << (23 - kGuessBits);
-  least = space.warps.Least(least);
   return least == ~0u || least < kMargin ? least : least - kMargin;
 }
 
@@ -231,11 +231,17 @@ __device__ WhoFires ChooseWinners(const Team& team, const AreaRound& round, cons
                                                                              : WhoFires::kNobody;
   }
   constexpr int kMostPosted = kMaxTeam * kPostKeys;
-  const Threshold threshold = FindThreshold<kMostPosted>(
-      n, [lists](uint32_t i) { return lists[i]; }, {k, k, kZeroKey}, space.warps, space.histogram);
+  // An assembly that has settled is all that reaches the guess.
+  Threshold threshold{guess - 1, 0};
+  if (n > k || guess <= kZeroKey) {
+    threshold = FindThreshold<kMostPosted>(
+        n, [lists](uint32_t i) { return lists[i]; }, {k, k, kZeroKey}, space.warps,
+        space.histogram);
+  }
   if (!Fires(threshold, k)) return WhoFires::kNobody;
   if (threadIdx.x < 32) {
-    AddPostedWinners(round, strip, team.rank(), lists, blocks, threshold, space, winners);
+    AddPostedWinners(round, strip, team.rank(), lists, blocks, n, posted, threshold, space,
+                     winners);
   }
   return WhoFires::kPosted;
 }

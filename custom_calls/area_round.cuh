@@ -73,25 +73,26 @@ __global__ void __launch_bounds__(L::kThreads, L::kThreads <= 256 ? 3 : 1)
     const int32_t count = round.old_counts[b];
     const int32_t neuron = LastWinnerOfThread(round, b);
     const bool is_fixed = round.is_fixed[b];
-    if (threadIdx.x == 0) num_winners = 0, space.num_candidates = 0;
+    if (threadIdx.x == 0) num_winners = 0;
     StageFibers<L>(round, plan, b, strip_space.fibers, terms);
     const bool known = static_cast<int>(threadIdx.x) < count && neuron >= 0 &&
                        neuron < round.num_post;
     const float last_input = known ? round.last_inputs[b * round.num_post + neuron] : 0.0f;
     __syncthreads();
 
-    SumStrip<L>(round, plan, strip, terms, strip_space, sums);
+    SumStrip<L>(round, plan, strip, terms, strip_space, sums,
+                [&] { space.warps.PostLeast(known ? Key(last_input) : ~0u); });
+    if (strip.Width() > L::kColumns) __syncthreads();
     bool chooses = false;
     for (int f = 0; f < round.num_fibers; ++f) chooses |= strip_space.fibers[f].is_open;
     chooses &= !is_fixed;
-    const uint32_t guess = GuessBound(known ? Key(last_input) : ~0u, space);
+    const uint32_t guess = GuessBound(space.warps.PostedLeast());
     float* const inputs = round.inputs + b * round.num_post + begin;
     for (int c = threadIdx.x; c < strip.Width(); c += kThreads) {
       const float sum = sums[c];
       inputs[c] = sum;
       keys[c] = Key(sum);
     }
-    __syncthreads();
 
     WhoFires who = WhoFires::kListed;
     SynapsesAhead<L> ahead;

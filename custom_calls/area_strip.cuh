@@ -117,14 +117,17 @@ __device__ W* WeightsOf(const AreaRound& round, int f, int64_t b) {
   return static_cast<W*>(fiber.weights) + b * fiber.num_pre * round.num_post;
 }
 
-// sums[c] = the sum of all open fibers, one after the other, for each neuron c of the strip. The
-// whole block calls it, after a barrier, and waits afterwards.
+// sums[c] = the sum of all open fibers, one after the other, for each neuron c of the strip. Thread
+// c % kThreads writes it if the strip is no wider than kColumns. The whole block calls it, after a
+// barrier, and waits afterwards where other threads read the sums. Once, before a barrier, all
+// threads call meanwhile().
 //
 // A fiber with one sender has one term, in lane 0: its row is asked for before the others are
 // summed, by a group of threads of its own, and costs no latency.
-template <typename L>
+template <typename L, typename Meanwhile>
 __device__ void SumStrip(const AreaRound& round, const AreaPlan& plan, const AreaStrip& strip,
-                         const Term* terms, AreaWorkspace<L>& space, float* sums) {
+                         const Term* terms, AreaWorkspace<L>& space, float* sums,
+                         const Meanwhile& meanwhile) {
   using W = typename L::W;
   const int group = threadIdx.x / L::kGroupThreads;
   const int thread = threadIdx.x % L::kGroupThreads;
@@ -159,6 +162,7 @@ __device__ void SumStrip(const AreaRound& round, const AreaPlan& plan, const Are
         }
       }
       mine.Store(thread, space.sums[group]);
+      if (first && start == strip.begin) meanwhile();
       __syncthreads();
       for (int c = threadIdx.x; c < L::kColumns && start + c < strip.end; c += L::kThreads) {
         float* const sum = sums + (start - strip.begin) + c;

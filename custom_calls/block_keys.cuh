@@ -45,24 +45,31 @@ struct BlockKeys {
     for (int place = threadIdx.x; place < Places(); place += kThreads) use(keys[place]);
   }
 
-  // Which of this thread's keys first ... first + 31 are above the bound, a bit each.
+  // Neighbours that a thread looks after in order: those of thread t begin at place t times this.
+  __device__ int Neighbours() const { return per_lane * kLength; }
+
+  // Which keys of this thread's neighbours first ... first + 31, as far as there are so many, are
+  // above the bound, a bit each. Lanes start at different ones where they would read from the same
+  // banks of memory.
   __device__ uint32_t MaskAbove(uint32_t bound, int first) const {
-    constexpr int kWord = kLength < 4 ? 1 : 4;  // keys that are read at once
+    constexpr int kWord = kLength < 4 ? 1 : 4, kBanks = 32 / kWord;  // keys that are read at once
+    const int words = Neighbours() / kWord, number = min(Neighbours() - first, 32);
+    const int together = min(words & -words, kBanks);  // lanes that meet, if all start at the first
+    const uint32_t* const mine = keys + threadIdx.x * Neighbours() + first;
+    int i = static_cast<int>(threadIdx.x) % kBanks * together / kBanks * kWord;
     uint32_t mask = 0;
-    if (largest <= bound) return mask;
-    const int number = min(per_lane * kLength - first, 32);
 #pragma unroll 2
-    for (int i = 0; i < number; i += kWord) {
-      const uint32_t* const word = keys + Place(threadIdx.x % 32, first + i);
+    for (int step = 0; step < number; step += kWord) {
       uint32_t bits;
       if constexpr (kWord == 1) {
-        bits = *word > bound;
+        bits = mine[i] > bound;
       } else {
-        const uint4 four = *reinterpret_cast<const uint4*>(word);
+        const uint4 four = *reinterpret_cast<const uint4*>(mine + i);
         bits = (four.x > bound ? 1 : 0) | (four.y > bound ? 2 : 0) | (four.z > bound ? 4 : 0) |
                (four.w > bound ? 8 : 0);
       }
       mask |= bits << i;
+      i = i + kWord == number ? 0 : i + kWord;
     }
     return mask;
   }

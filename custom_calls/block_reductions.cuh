@@ -23,18 +23,20 @@ __device__ __forceinline__ uint32_t WarpInclusiveSum(uint32_t value) {
   return value;
 }
 
-// The sum over the lanes in front of this one; `total` is that over the warp.
+__device__ __forceinline__ uint32_t LanesInFront() { return (1u << threadIdx.x % 32) - 1; }
+
+// The sum over the lanes in front of this one; `total` is that over the warp. Small values are
+// summed in a third of the time.
 __device__ __forceinline__ uint32_t WarpExclusiveSum(uint32_t value, uint32_t* total) {
-  if (__any_sync(kAllLanes, value > 2)) {
+  if (__any_sync(kAllLanes, value > 3)) {
     const uint32_t through_here = WarpInclusiveSum(value);
     *total = __shfl_sync(kAllLanes, through_here, 31);
     return through_here - value;
   }
-  const uint32_t in_front = (1u << threadIdx.x % 32) - 1;
-  const uint32_t some = __ballot_sync(kAllLanes, value > 0);
-  const uint32_t two = __ballot_sync(kAllLanes, value > 1);
-  *total = __popc(some) + __popc(two);
-  return __popc(some & in_front) + __popc(two & in_front);
+  const uint32_t ones = __ballot_sync(kAllLanes, value & 1);
+  const uint32_t twos = __ballot_sync(kAllLanes, value & 2);
+  *total = __popc(ones) + 2 * __popc(twos);
+  return __popc(ones & LanesInFront()) + 2 * __popc(twos & LanesInFront());
 }
 
 // Words in which the warps of a block tell each other what they have found. Two sets in turn: a
@@ -75,14 +77,28 @@ struct WarpWords {
     return SumInFront<31>(turn, through_here, total) + through_here - value;
   }
 
+  // The same where most threads have little.
+  __device__ uint32_t ExclusiveSumOfFew(int turn, uint32_t value, uint32_t* total) {
+    uint32_t of_warp;
+    const uint32_t before = WarpExclusiveSum(value, &of_warp);
+    return SumInFront(turn, of_warp, total) + before;
+  }
+
   // The smallest of what the threads have. The block waits. Calls of this and of Extremes have a
   // barrier between them.
   __device__ uint32_t Least(uint32_t mine) {
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    mine = __reduce_min_sync(kAllLanes, mine);
-    if (lane == 0) least[warp] = mine;
+    PostLeast(mine);
     __syncthreads();
-    return __reduce_min_sync(kAllLanes, least[lane % kWarps]);
+    return PostedLeast();
+  }
+
+  // The same in two parts, for a barrier that serves something else as well.
+  __device__ void PostLeast(uint32_t mine) {
+    mine = __reduce_min_sync(kAllLanes, mine);
+    if (threadIdx.x % 32 == 0) least[threadIdx.x / 32] = mine;
+  }
+  __device__ uint32_t PostedLeast() const {
+    return __reduce_min_sync(kAllLanes, least[threadIdx.x % kWarps]);
   }
 
   // The smallest and the largest of what the threads have; `threads`: whose largest is not 0. The

@@ -2,23 +2,23 @@
 //
 //   __shared__ BlockSelectSpace<kThreads> space;
 //   const PlaceBits bits(memory, keys.Places());  // PlaceBits::Words(places) of shared memory
-//   const uint32_t ties = SelectOfBlock(keys, count, space, bits);
-//   ForEachWinner(bits, ties, Counts{0, 0}, space, [&](uint32_t place, int i) { ... });
+//   SelectOfBlock(keys, count, space, bits, [&](uint32_t place, int i) { ... });
 //
-// All threads make these calls, with 1 <= count <= the number of keys, after a barrier behind what
-// wrote the keys. The space may hold anything, and is free again after a barrier.
+// All threads make this call, with 1 <= count <= the number of keys. The space may hold anything,
+// and is free again after a barrier.
 //
 // How: the count-th largest of the threads' own maxima is a bound that at least `count` keys reach,
-// and hardly more; the few above it are listed, and the threshold is found among them. Winners are
-// marked by a bit, which puts them in order. Where there are more winners than the list can hold,
-// or ties at the bound, all keys are looked at.
+// and hardly more; the few above it are listed in order, and the threshold is found among them.
+// Where there are more winners than the list can hold, or ties at the bound, all keys are looked
+// at, and those that reach the threshold are marked by a bit.
 #ifndef BRAINJAX_BLOCK_SELECT_CUH_
 #define BRAINJAX_BLOCK_SELECT_CUH_
 
 #include <cstdint>
 
-#include "bisection.cuh"
 #include "block_keys.cuh"
+#include "ranking.cuh"
+#include "threshold.cuh"
 
 namespace brainjax {
 
@@ -38,16 +38,13 @@ struct PlaceBits {
       : above(memory), equal(memory + places / 32), words(places / 32) {}
 };
 
-// A key above the bound, and where it is.
-struct Candidate {
-  uint32_t key, place;
-};
-
 template <int kThreads>
 struct BlockSelectSpace {
   WarpWords<kThreads> warps;
-  uint32_t listed;
-  Candidate list[kThreads];
+  Histogram<kThreads> histogram;
+  uint32_t listed;  // keys above the bound, those included for which the list has no room
+  alignas(16) uint32_t keys[kThreads];
+  uint16_t places[kThreads];  // a block has no room for 2^16 keys
 };
 
 // What is asked of a bound. A loose one takes fewer steps to find, and a few more keys exceed it.
@@ -55,45 +52,53 @@ __device__ __forceinline__ Wanted LooseBound(uint32_t count) {
   return {count, count + count / 4 + 2, 0};
 }
 
-// Appends the keys above the bound to a list, in any order, as far as there is room. Returns how
-// many there are. The whole block calls it after `*size` was set to 0 and a barrier, and waits.
+// Lists the keys above the bound in ascending order of their places, as far as there is room.
+// Returns how many there are. The whole block calls it, after a barrier behind what wrote the keys,
+// and waits.
 template <typename Keys>
-__device__ uint32_t ListAbove(const Keys& block, uint32_t bound, Candidate* list, uint32_t room,
-                              uint32_t* size) {
-  const int lane = threadIdx.x % 32;
-  for (int first = 0; first < block.per_lane * Keys::kLength; first += 32) {
-    uint32_t left = block.MaskAbove(bound, first), of_warp = 0, slot = 0;
-    const uint32_t before = WarpExclusiveSum(__popc(left), &of_warp);
-    if (of_warp == 0) continue;
-    if (lane == 0) slot = atomicAdd(size, of_warp);
-    slot = __shfl_sync(kAllLanes, slot, 0) + before;
+__device__ uint32_t ListAbove(const Keys& block, uint32_t bound,
+                              BlockSelectSpace<Keys::kThreads>& space) {
+  constexpr uint32_t kRoom = Keys::kThreads;
+  const int number = block.Neighbours(), begin = threadIdx.x * number;
+  uint32_t mask = 0, above = 0;
 #pragma unroll 1
-    for (; left != 0 && slot < room; left &= left - 1, ++slot) {
-      const uint32_t place = block.Place(lane, first + __ffs(left) - 1);
-      list[slot] = {block.keys[place], place};
+  for (int first = 0; first < number; first += 32) {
+    mask = block.MaskAbove(bound, first);
+    above += __popc(mask);
+  }
+  uint32_t listed;
+  uint32_t slot = space.warps.ExclusiveSumOfFew(0, above, &listed);
+#pragma unroll 1
+  for (int first = 0; first < number && slot < kRoom; first += 32) {
+    if (number > 32) mask = block.MaskAbove(bound, first);
+#pragma unroll 1
+    for (; mask != 0 && slot < kRoom; mask &= mask - 1, ++slot) {
+      const int place = begin + first + __ffs(mask) - 1;
+      space.keys[slot] = block.keys[place];
+      space.places[slot] = static_cast<uint16_t>(place);
     }
   }
+  if (threadIdx.x == 0) space.listed = listed;
   __syncthreads();
-  return *size;
+  return listed;
 }
 
-// Clears the bits. The block waits before they are used.
-template <int kThreads>
-__device__ void ClearBits(const PlaceBits& bits) {
-  for (int i = threadIdx.x; i < 2 * bits.words; i += kThreads) bits.above[i] = 0;
-}
-
-// Marks the listed keys, which are all that reach the threshold; the bits are clear.
-template <int kThreads>
-__device__ void MarkListed(const Candidate* list, uint32_t listed, Threshold threshold,
-                           const PlaceBits& bits) {
-  for (uint32_t i = threadIdx.x; i < listed; i += kThreads) {
-    const Candidate candidate = list[i];
-    if (candidate.key < threshold.key) continue;
-    uint32_t* const words = candidate.key > threshold.key ? bits.above : bits.equal;
-    atomicOr(words + candidate.place / 32, 1u << candidate.place % 32);
+// Calls use(place, i) for the winners among the listed keys, in ascending order of their places i.
+// `before` counts the keys of other blocks in front of these.
+template <int kThreads, typename Use>
+__device__ void ForEachListed(Threshold threshold, Counts before,
+                              BlockSelectSpace<kThreads>& space, Use use) {
+  const bool exists = threadIdx.x < space.listed;
+  const uint32_t key = exists ? space.keys[threadIdx.x] : 0;
+  const bool is_above = exists && key > threshold.key, is_equal = exists && key == threshold.key;
+  const uint32_t above = __ballot_sync(kAllLanes, is_above);
+  const uint32_t equal = __ballot_sync(kAllLanes, is_equal);
+  const uint32_t in_front = space.warps.SumInFront(1, __popc(above) << 16 | __popc(equal));
+  before.above += (in_front >> 16) + __popc(above & LanesInFront());
+  before.equal += (in_front & 0xffffu) + __popc(equal & LanesInFront());
+  if (is_above || (is_equal && before.equal < threshold.ties)) {
+    use(before.above + min(before.equal, threshold.ties), space.places[threadIdx.x]);
   }
-  __syncthreads();
 }
 
 // Marks all keys that reach the threshold.
@@ -141,34 +146,10 @@ __device__ __noinline__ Threshold FindAmongAll(Keys block, Threshold bound, uint
   return found;
 }
 
-// Marks the winners. Returns how many of those marked as equal win.
-template <typename Keys>
-__device__ uint32_t SelectOfBlock(const Keys& block, uint32_t count,
-                                  BlockSelectSpace<Keys::kThreads>& space, const PlaceBits& bits) {
-  constexpr int kThreads = Keys::kThreads;
-  if (threadIdx.x == 0) space.listed = 0;
-  ClearBits<kThreads>(bits);
-  __syncthreads();
-  const Threshold bound = BisectInBlock(
-      kThreads, [&block](uint32_t) { return block.largest; }, LooseBound(count), space.warps);
-  const uint32_t listed = ListAbove(block, bound.key, space.list, kThreads, &space.listed);
-  if (count <= listed && listed <= kThreads) {
-    const Threshold found = BisectInBlock(
-        listed, [&space](uint32_t i) { return space.list[i].key; }, {count, count, 0},
-        space.warps);
-    MarkListed<kThreads>(space.list, listed, found, bits);
-    return found.ties;
-  }
-  const Threshold found = listed < count ? Threshold{bound.key, count - listed}
-                                         : FindAmongAll(block, bound, count, space);
-  MarkAll(block, found, bits);
-  return found.ties;
-}
-
 // Calls use(place, i) for the marked winners in ascending order of their places i; `ties` of those
 // equal to the threshold win, and `before` counts the keys of other blocks in front of these.
 template <int kThreads, typename Use>
-__device__ void ForEachWinner(const PlaceBits& bits, uint32_t ties, Counts before,
+__device__ void ForEachMarked(const PlaceBits& bits, uint32_t ties, Counts before,
                               BlockSelectSpace<kThreads>& space, Use use) {
   const int per_thread = (bits.words + kThreads - 1) / kThreads;
   const int begin = min(static_cast<int>(threadIdx.x) * per_thread, bits.words);
@@ -195,6 +176,30 @@ __device__ void ForEachWinner(const PlaceBits& bits, uint32_t ties, Counts befor
       (is_above ? before.above : before.equal) += 1;
     }
   }
+}
+
+// Calls use(place, i) for the `count` largest keys, in ascending order of their places i.
+template <typename Keys, typename Use>
+__device__ void SelectOfBlock(const Keys& block, uint32_t count,
+                              BlockSelectSpace<Keys::kThreads>& space, const PlaceBits& bits,
+                              Use use) {
+  constexpr int kThreads = Keys::kThreads;
+  const Threshold bound = FindByBins(Values<1>{{block.largest}}, LooseBound(count), space.warps,
+                                     space.histogram);
+  const uint32_t listed = ListAbove(block, bound.key, space);
+  if (count <= listed && listed <= kThreads) {
+    const Threshold found =
+        listed <= kMostRanked<kThreads>
+            ? FindByRanks<kThreads>(space.keys, listed, count, space.warps, space.histogram.bins)
+            : BisectInBlock(
+                  listed, [&space](uint32_t i) { return space.keys[i]; }, {count, count, 0},
+                  space.warps);
+    return ForEachListed(found, Counts{0, 0}, space, use);
+  }
+  const Threshold found = listed < count ? Threshold{bound.key, count - listed}
+                                         : FindAmongAll(block, bound, count, space);
+  MarkAll(block, found, bits);
+  ForEachMarked(bits, found.ties, Counts{0, 0}, space, use);
 }
 
 }  // namespace brainjax

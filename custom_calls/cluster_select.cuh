@@ -32,17 +32,17 @@ struct Lists {
   static constexpr int kOfBlock = kThreads / kSize;
   static constexpr int kAhead = 2;
   int source, at;
-  const Candidate* list;
+  const uint32_t* list;
   uint32_t first[kAhead];           // keys of this thread, asked for before the lengths are known
   uint32_t length, total, longest;  // of the list; of all lists, and of the longest
 
   __device__ Lists(const FixedClusterTeam<kSize>& team, const ClusterSelectSpace<kThreads>& space)
       : source(threadIdx.x / kOfBlock),
         at(threadIdx.x % kOfBlock),
-        list(team.At(source, space.block.list)) {
+        list(team.At(source, space.block.keys)) {
     const int lane = threadIdx.x % 32;
 #pragma unroll
-    for (int i = 0; i < kAhead; ++i) first[i] = list[at + i * kOfBlock].key;
+    for (int i = 0; i < kAhead; ++i) first[i] = list[at + i * kOfBlock];
     const uint32_t listed = *team.At(lane % kSize, &space.block.listed);
     total = __reduce_add_sync(kAllLanes, lane < kSize ? listed : 0);
     longest = __reduce_max_sync(kAllLanes, listed);
@@ -56,7 +56,7 @@ struct Lists {
   // Key i of this thread, 0 where there is none.
   __device__ uint32_t Key(int i) const {
     const uint32_t place = at + i * kOfBlock;
-    return place < length ? list[place].key : 0;
+    return place < length ? list[place] : 0;
   }
 
   // This thread's keys above the threshold and those equal to it, if they are of a block in front.
@@ -85,11 +85,11 @@ __device__ Threshold FindAmongLists(const Lists<kSize, kThreads>& lists, Wanted 
   }
   if (lists.longest <= lists.kAhead * lists.kOfBlock) {
     const Values<2> values{{lists.first[0], lists.first[1]}};
-    return FindByBins(values, wanted, warps, space.histogram);
+    return FindByBins(values, wanted, warps, space.block.histogram);
   }
   return FindAmongMany<kSize>(
       kSize * kThreads, [lists](uint32_t place) { return lists.Key(place / kThreads); }, wanted,
-      warps, space.histogram);
+      warps, space.block.histogram);
 }
 
 }  // namespace cluster_select
@@ -103,8 +103,6 @@ __device__ TeamThreshold SelectOfTeam(const FixedClusterTeam<kSize>& team, const
   constexpr int kThreads = Keys::kThreads, kMost = kSize * kThreads;
   static_assert(kSize <= 32 && kThreads % (32 * kSize) == 0, "a warp reads of one block");
   const int per_block = MaximaPerBlock<kThreads>(kSize, count, kMost);
-  if (threadIdx.x == 0) space.block.listed = 0;
-  ClearBits<kThreads>(bits);
   if (per_block > 0) GroupMaxima<kThreads>(block.largest, per_block, space.maxima);
   __syncthreads();
   team.SyncAfterBarrier();
@@ -115,9 +113,9 @@ __device__ TeamThreshold SelectOfTeam(const FixedClusterTeam<kSize>& team, const
       return *team.At(i >> shift, space.maxima + (i & (per_block - 1)));
     };
     bound = FindThreshold<kMost>(per_block * kSize, load, LooseBound(count), space.block.warps,
-                                 space.histogram);
+                                 space.block.histogram);
   }
-  ListAbove(block, bound.key, space.block.list, kThreads, &space.block.listed);
+  ListAbove(block, bound.key, space.block);
   team.SyncAfterBarrier();
   const cluster_select::Lists<kSize, kThreads> lists(team, space);
   if (count > lists.total || lists.longest > kThreads) {
@@ -130,8 +128,7 @@ __device__ TeamThreshold SelectOfTeam(const FixedClusterTeam<kSize>& team, const
   static_assert(kMost < 1 << 16, "counts of candidates have 16 bits");
   const uint32_t packed =
       space.block.warps.Sum(0, __reduce_add_sync(kAllLanes, mine.above << 16 | mine.equal));
-  MarkListed<kThreads>(space.block.list, space.block.listed, found, bits);
-  return {found, {packed >> 16, packed & 0xffffu}};
+  return {found, {packed >> 16, packed & 0xffffu}, false};
 }
 
 }  // namespace brainjax

@@ -112,9 +112,8 @@ __global__ void __launch_bounds__(Keys::kThreads, kBlocks)
   const uint32_t count = problem.Clamped(asked);
   if (count > 0) {
     const PlaceBits bits(memory + block.Places(), block.Places());
-    const uint32_t ties = SelectOfBlock(block, count, space, bits);
     int32_t* const winners = problem.Winners(b);
-    ForEachWinner(bits, ties, Counts{0, 0}, space, [&](uint32_t place, int i) {
+    SelectOfBlock(block, count, space, bits, [&](uint32_t place, int i) {
       winners[place] = static_cast<int32_t>(block.first) + i;
     });
   }
@@ -147,10 +146,9 @@ __global__ void __launch_bounds__(Keys::kThreads)
       const TeamThreshold found = SelectOfTeam(team, block, count, 0, space, bits, scratch);
       team.Release();
       int32_t* const winners = problem.Winners(b);
-      ForEachWinner(bits, found.threshold.ties, found.before, space.block,
-                    [&](uint32_t place, int i) {
-                      winners[place] = static_cast<int32_t>(block.first + i);
-                    });
+      ForEachWinner(found, bits, space.block, [&](uint32_t place, int i) {
+        winners[place] = static_cast<int32_t>(block.first + i);
+      });
     } else {
       team.Release();
     }

@@ -229,10 +229,8 @@ __device__ bool SelectCandidates(const Team& team, const Tiles<T>& tiles, TileRa
     return false;
   }
   const PlaceBits bits(indices + room, block.Places());
-  ClearBits<kStreamThreads>(bits);
-  __syncthreads();
   *found = FindAtBound(team, block, guess, first, posts, count, 0, space.team, bits, shared);
-  ForEachWinner(bits, found->threshold.ties, found->before, space.team.block,
+  ForEachWinner(*found, bits, space.team.block,
                 [&](uint32_t place, int i) { winners[place] = indices[i]; });
   return true;
 }

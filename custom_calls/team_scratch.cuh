@@ -62,7 +62,6 @@ template <int kThreads>
 struct TeamSelectSpace {
   BlockSelectSpace<kThreads> block;
   uint32_t first_candidate;
-  Histogram<kThreads> histogram;
   uint32_t of_posts[6 * kMaxTeam / 32];  // what the warps that read posts have summed
 };
 
@@ -117,22 +116,22 @@ __device__ __noinline__ Threshold FindByHistograms(Team team, Keys keys, Interva
                                                    TeamScratch scratch) {
   static_assert(kThreads <= TeamScratch::kBins, "a thread looks after one bin");
   __syncthreads();
-  space.histogram.bins[threadIdx.x] = 0;
+  space.block.histogram.bins[threadIdx.x] = 0;
   for (int round = 0; interval.low < interval.high; ++round) {
     const Bins<kThreads> bins{interval};
     uint32_t* histogram = scratch.histograms + round % 3 * TeamScratch::kBins;
     uint32_t* next = scratch.histograms + (round + 1) % 3 * TeamScratch::kBins;
     __syncthreads();
     keys.ForEach([&](uint32_t key) {
-      if (bins.Contain(key)) atomicAdd(&space.histogram.bins[bins.Of(key)], 1);
+      if (bins.Contain(key)) atomicAdd(&space.block.histogram.bins[bins.Of(key)], 1);
     });
     __syncthreads();
-    const uint32_t members = space.histogram.bins[threadIdx.x];
+    const uint32_t members = space.block.histogram.bins[threadIdx.x];
     if (members > 0) atomicAdd(histogram + threadIdx.x, members);
     if (team.rank() == 0) __stcg(next + threadIdx.x, 0u);
     team.Sync();
-    space.histogram.bins[threadIdx.x] = __ldcg(histogram + threadIdx.x);
-    const Choice choice = ChooseBin(count, space.block.warps, space.histogram);
+    space.block.histogram.bins[threadIdx.x] = __ldcg(histogram + threadIdx.x);
+    const Choice choice = ChooseBin(count, space.block.warps, space.block.histogram);
     interval = bins[choice.bin];
     count -= choice.above;
   }

@@ -1,7 +1,7 @@
 // The k largest of the keys that a team of blocks holds, kThreads threads each.
 //
 //   const TeamThreshold found = SelectOfTeam(team, keys, count, 0, space, bits, scratch);
-//   ForEachWinner(bits, found.threshold.ties, found.before, space.block, ...);
+//   ForEachWinner(found, bits, space.block, [&](uint32_t place, int i) { ... });
 //
 // A team, one of team.cuh, has at most kMaxTeam blocks. Space, bits and scratch may hold anything.
 // The scratch is free again when every block has come back: a team that selects twice without a
@@ -22,7 +22,8 @@ namespace brainjax {
 
 struct TeamThreshold {
   Threshold threshold;
-  Counts before;  // keys in the blocks in front of this one
+  Counts before;       // keys in the blocks in front of this one
+  bool marked = true;  // who reaches it is marked by a bit, else listed
 };
 
 // What a team shares in the memory of each block while it selects.
@@ -61,7 +62,7 @@ __device__ void GroupMaxima(uint32_t largest, int per_block, uint32_t* maxima) {
 template <int kThreads, typename Team>
 __device__ void PostMaxima(const Team& team, uint32_t largest, int per_block,
                            TeamSelectSpace<kThreads>& space, const TeamScratch& scratch) {
-  uint32_t* const maxima = space.histogram.bins;
+  uint32_t* const maxima = space.block.histogram.bins;
   GroupMaxima<kThreads>(largest, per_block, maxima);
   __syncthreads();
   if (threadIdx.x < per_block) {
@@ -76,7 +77,7 @@ __device__ Threshold BoundFromMaxima(uint32_t maxima, Wanted wanted,
                                      const TeamScratch& scratch) {
   return FindThreshold<kMaxTeamList>(
       maxima, [list = scratch.maxima](uint32_t i) { return __ldcg(list + i); }, wanted,
-      space.block.warps, space.histogram);
+      space.block.warps, space.block.histogram);
 }
 
 // Lists the keys above the bound, appends them to the candidates and posts how many there are;
@@ -86,10 +87,7 @@ __device__ void PostCandidates(const Team& team, const Keys& block, uint32_t bou
                                bool lost, TeamSelectSpace<Keys::kThreads>& space,
                                const TeamScratch& scratch) {
   constexpr uint32_t kRoom = Keys::kThreads;
-  Candidate* const list = space.block.list;
-  if (threadIdx.x == 0) space.block.listed = 0;
-  __syncthreads();
-  const uint32_t above = ListAbove(block, bound, list, kRoom, &space.block.listed);
+  const uint32_t above = ListAbove(block, bound, space.block);
   const bool fits = above <= kRoom;
   if (threadIdx.x == 0) {
     WritePost(team, {{above, equal}, !fits, lost}, scratch);
@@ -100,7 +98,7 @@ __device__ void PostCandidates(const Team& team, const Keys& block, uint32_t bou
   const uint32_t slot = space.first_candidate + threadIdx.x;
   if (threadIdx.x < above && slot < scratch.capacity) {
     __stcg(scratch.candidates + slot,
-           make_uint2(list[threadIdx.x].key, static_cast<uint32_t>(team.rank())));
+           make_uint2(space.block.keys[threadIdx.x], static_cast<uint32_t>(team.rank())));
   }
 }
 
@@ -141,9 +139,9 @@ __device__ TeamThreshold FindAmongCandidates(const Team& team,
     found = BisectInBlock(
         kThreads, [&](uint32_t) { return values.of_thread[0]; }, wanted, warps);
   } else if (kMost <= kFew || candidates <= kFew * kThreads) {
-    found = FindAmongFew(values, wanted, warps, space.histogram);
+    found = FindAmongFew(values, wanted, warps, space.block.histogram);
   } else {
-    found = FindAmongMany<kMost>(candidates, load, wanted, warps, space.histogram);
+    found = FindAmongMany<kMost>(candidates, load, wanted, warps, space.block.histogram);
   }
   uint32_t above = 0, equal = 0;
   const auto count_in_front = [&](uint32_t key, uint32_t rank) {
@@ -160,7 +158,7 @@ __device__ TeamThreshold FindAmongCandidates(const Team& team,
   }
   static_assert(kMaxTeamList < 1 << 16, "counts of candidates have 16 bits");
   const uint32_t packed = warps.Sum(0, __reduce_add_sync(kAllLanes, above << 16 | equal));
-  return {found, {packed >> 16, packed & 0xffffu}};
+  return {found, {packed >> 16, packed & 0xffffu}, false};
 }
 
 // The threshold at or above a bound that `above` keys of all blocks exceed, found among all keys by
@@ -194,13 +192,21 @@ __device__ TeamThreshold FindAtBound(const Team& team, const Keys& block, uint32
   if (count > posts.all.above || posts.unlisted > 0 || posts.all.above > scratch.capacity) {
     return FindAmongAllKeys(team, block, bound, posts.all.above, count, space, bits, scratch);
   }
-  const TeamThreshold found =
-      FindAmongCandidates(team, first, posts.all.above, count, exact_up_to, space, scratch);
-  MarkListed<Keys::kThreads>(space.block.list, space.block.listed, found.threshold, bits);
-  return found;
+  return FindAmongCandidates(team, first, posts.all.above, count, exact_up_to, space, scratch);
 }
 
 }  // namespace team_select
+
+// Calls use(place, i) for the winners of this block in ascending order of their places i.
+template <int kThreads, typename Use>
+__device__ void ForEachWinner(const TeamThreshold& found, const PlaceBits& bits,
+                              BlockSelectSpace<kThreads>& space, Use use) {
+  if (found.marked) {
+    ForEachMarked(bits, found.threshold.ties, found.before, space, use);
+  } else {
+    ForEachListed(found.threshold, found.before, space, use);
+  }
+}
 
 // Where no key exceeds `exact_up_to`, the key of the threshold is that of the last winner.
 template <typename Team, typename Keys>
@@ -212,7 +218,6 @@ __device__ TeamThreshold SelectOfTeam(const Team& team, const Keys& block, uint3
   constexpr int kThreads = Keys::kThreads;
   const int per_block = MaximaPerBlock<kThreads>(team.size(), count, scratch.capacity);
   ClearScratch(team, scratch);
-  ClearBits<kThreads>(bits);
   if (per_block > 0) PostMaxima(team, block.largest, per_block, space, scratch);
   team.Sync();
   Threshold bound{0, 0};

@@ -87,6 +87,11 @@ __device__ __forceinline__ Threshold FindByBins(const Values<kNumber>& values, W
   uint32_t threads;
   Interval range = warps.Extremes(below_least, largest, &threads);
   range.low = threads < wanted.count ? 0 : range.low + 1;  // maybe there are not so many values
+  if constexpr (kNumber == 1) {
+    // Most values may be equal to the smallest.
+    const uint32_t reach = __syncthreads_count(values.of_thread[0] > range.low);
+    if (reach < wanted.count) return {range.low, wanted.count - reach};
+  }
   const uint32_t enough = range.high > wanted.exact_up_to ? wanted.enough : 0;
   uint32_t above = 0;  // values beyond range.high
   while (range.low < range.high) {

@@ -240,6 +240,24 @@ def test_rows_with_counts_of_their_own_on_the_gpu(num_rows, num_neurons):
     assert_same_bits(jax.jit(choose)(scores, counts), np.stack(expected))
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.uint8])
+@pytest.mark.parametrize("kind", ["normal", "sparse", "integers", "periodic"])
+@pytest.mark.parametrize(
+    ("num_rows", "num_neurons"),
+    [(40, 900), (40, 10_000), (140, 10_000), (140, 12_287), (40, 15_999), (70, 40_000)],
+)
+def test_every_count_of_a_block_on_the_gpu(num_rows, num_neurons, kind, dtype):
+    """Few candidates are ranked, more are bisected; too many are not listed."""
+    rng, capacity = np.random.default_rng(num_neurons), min(num_neurons, 1_500)
+    counts = np.geomspace(1, capacity, num_rows).astype(np.int32)
+    scores = np.stack([as_scores(DRAWS[kind](rng, num_neurons), dtype) for _ in counts])
+    poison(num_rows * capacity)
+    choose = jax.vmap(lambda row, count: selection._largest(row, count, capacity, "kernel"))
+    expected = [best(row, count, capacity) for row, count in zip(scores, counts)]
+    assert_same_bits(jax.jit(choose)(scores, counts), np.stack(expected))
+
+
 @each_backend
 def test_ties_go_to_the_lowest_index(backend):
     scores = jnp.array([1.0, 3.0, 2.0, 2.0, 2.0, 0.0])
