@@ -43,19 +43,19 @@ struct ChoiceSpace {
   Histogram<kThreads> histogram;
 };
 
-// Posts the keys of this block that reach the guess. Returns how many there are.
+// Posts the keys of this block that reach the guess. Returns how many there are. The whole block
+// calls it, without a barrier behind what wrote the keys: thread c % kThreads reads keys[c].
 template <int kThreads>
 __device__ uint32_t PostCandidates(const uint32_t* keys, int width, uint32_t guess,
                                    uint32_t* post, ChoiceSpace<kThreads>& space) {
   uint32_t posted = 0;
-  for (int first = 0; first < width; first += kThreads) {
+  for (int first = 0, turn = 0; first < width; first += kThreads, ++turn) {
     const int c = first + threadIdx.x;
     const uint32_t key = c < width ? keys[c] : 0;
     const bool reaches = c < width && key >= guess;
     const uint32_t lanes = __ballot_sync(kAllLanes, reaches);
     uint32_t reaching;
-    if (first > 0) __syncthreads();
-    const uint32_t before = space.warps.SumInFront(0, __popc(lanes), &reaching);
+    const uint32_t before = space.warps.SumInFront(turn, __popc(lanes), &reaching);
     const uint32_t place = posted + before + __popc(lanes & LanesInFront());
     if (reaches && place < kPostKeys) {
       __stcg(post + place, key);

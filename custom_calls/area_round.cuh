@@ -82,7 +82,7 @@ __global__ void __launch_bounds__(L::kThreads, L::kThreads <= 256 ? 3 : 1)
 
     SumStrip<L>(round, plan, strip, terms, strip_space, sums,
                 [&] { space.warps.PostLeast(known ? Key(last_input) : ~0u); });
-    if (strip.Width() > L::kColumns) __syncthreads();
+    if (strip.Width() > L::kColumns) __syncthreads();  // else each thread reads what it wrote
     bool chooses = false;
     for (int f = 0; f < round.num_fibers; ++f) chooses |= strip_space.fibers[f].is_open;
     chooses &= !is_fixed;

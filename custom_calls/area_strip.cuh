@@ -117,10 +117,10 @@ __device__ W* WeightsOf(const AreaRound& round, int f, int64_t b) {
   return static_cast<W*>(fiber.weights) + b * fiber.num_pre * round.num_post;
 }
 
-// sums[c] = the sum of all open fibers, one after the other, for each neuron c of the strip. Thread
-// c % kThreads writes it if the strip is no wider than kColumns. The whole block calls it, after a
-// barrier, and waits afterwards where other threads read the sums. Once, before a barrier, all
-// threads call meanwhile().
+// sums[c] = the sum of all open fibers, one after the other, for each neuron c of a strip that has
+// some. Thread c % kThreads writes it if there are kColumns at most. The whole block calls it,
+// after a barrier, and waits afterwards where other threads read the sums. Once, before a barrier,
+// all threads call meanwhile().
 //
 // A fiber with one sender has one term, in lane 0: its row is asked for before the others are
 // summed, by a group of threads of its own, and costs no latency.

@@ -6,8 +6,8 @@
 
 namespace brainjax {
 
-// The places of a block are vectors of kLength neighbours. A warp has a whole number of times 32
-// vectors in a row and deals them to its lanes in turn, so that reads coalesce. Where there is no
+// The places of a block are vectors of kLength neighbours, as many for each thread. They are dealt
+// to the threads in turn when they are written, so that reads of memory coalesce. Where there is no
 // key, 0 is written.
 template <int kBlockThreads, int kVectorLength>
 struct BlockKeys {
@@ -17,12 +17,12 @@ struct BlockKeys {
   uint32_t* keys;
   int64_t first;         // index of the key at place 0
   int begin, end;        // places where there are keys
-  int per_lane;          // vectors, the same number in each lane
-  uint32_t largest = 0;  // of the keys of this thread
+  int per_thread;        // vectors
+  uint32_t largest = 0;  // of the keys that this thread has written
 
   __host__ __device__ static int Places(int64_t vectors) {
-    constexpr int kOfAllLanes = kThreads * kLength;
-    return static_cast<int>((vectors + kThreads - 1) / kThreads) * kOfAllLanes;
+    constexpr int kOfAllThreads = kThreads * kLength;
+    return static_cast<int>((vectors + kThreads - 1) / kThreads) * kOfAllThreads;
   }
 
   __device__ BlockKeys(uint32_t* keys, int64_t first, int begin, int end, int vectors)
@@ -30,14 +30,13 @@ struct BlockKeys {
         first(first),
         begin(begin),
         end(end),
-        per_lane((vectors + kThreads - 1) / kThreads) {}
+        per_thread((vectors + kThreads - 1) / kThreads) {}
 
-  __device__ int Places() const { return per_lane * kThreads * kLength; }
+  __device__ int Places() const { return per_thread * kThreads * kLength; }
   __device__ bool Exists(int place) const { return begin <= place && place < end; }
-  // Where key i of a lane of this warp is.
-  __device__ int Place(int lane, int i) const {
-    const int vector = (static_cast<int>(threadIdx.x) / 32 * per_lane + i / kLength) * 32 + lane;
-    return vector * kLength + i % kLength;
+  // Where vector i of those that this thread writes begins.
+  __device__ int Place(int i) const {
+    return (i * kThreads + static_cast<int>(threadIdx.x)) * kLength;
   }
 
   template <typename Use>
@@ -46,13 +45,14 @@ struct BlockKeys {
   }
 
   // Neighbours that a thread looks after in order: those of thread t begin at place t times this.
-  __device__ int Neighbours() const { return per_lane * kLength; }
+  __device__ int Neighbours() const { return per_thread * kLength; }
 
   // Which keys of this thread's neighbours first ... first + 31, as far as there are so many, are
   // above the bound, a bit each. Lanes start at different ones where they would read from the same
   // banks of memory.
   __device__ uint32_t MaskAbove(uint32_t bound, int first) const {
-    constexpr int kWord = kLength < 4 ? 1 : 4, kBanks = 32 / kWord;  // keys that are read at once
+    constexpr int kWord = kLength < 4 ? 1 : 4;  // keys that are read at once
+    constexpr int kBanks = 32 / kWord;
     const int words = Neighbours() / kWord, number = min(Neighbours() - first, 32);
     const int together = min(words & -words, kBanks);  // lanes that meet, if all start at the first
     const uint32_t* const mine = keys + threadIdx.x * Neighbours() + first;
@@ -80,8 +80,7 @@ struct BlockKeys {
 template <int kThreads>
 __device__ BlockKeys<kThreads, 1> KeysOfList(uint32_t* list, int n) {
   BlockKeys<kThreads, 1> block(list, 0, 0, n, n);
-  for (int i = 0; i < block.per_lane; ++i) {
-    const int place = block.Place(threadIdx.x % 32, i);
+  for (int place = threadIdx.x; place < block.Places(); place += kThreads) {
     if (place >= n) list[place] = 0;
     block.largest = max(block.largest, list[place]);
   }

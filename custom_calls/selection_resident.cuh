@@ -48,10 +48,9 @@ __device__ __forceinline__ void StoreKeys(const uint4& vector, bool whole, int p
 // row. Returns the largest in the threads whose vectors they are, which do this, and else 0.
 template <typename T, typename Keys>
 __device__ __noinline__ uint32_t StoreEdges(const T* scores, Keys block) {
-  const int of_warp = 32 * block.per_lane;
   uint32_t largest = 0;
   for (const int vector : {0, (block.end - 1) / Keys::kLength}) {
-    if (threadIdx.x != vector / of_warp * 32 + vector % 32) continue;
+    if (threadIdx.x != vector % Keys::kThreads) continue;
     for (int i = vector * Keys::kLength; i < (vector + 1) * Keys::kLength; ++i) {
       if (!block.Exists(i)) continue;
       block.keys[i] = Key(scores[i]);
@@ -66,20 +65,20 @@ __device__ __noinline__ uint32_t StoreEdges(const T* scores, Keys block) {
 // threads.
 template <typename Keys, int kAtOnce = 8, typename T>
 __device__ Keys LoadKeys(const Row<T>& row, int64_t begin, int64_t end, uint32_t* memory) {
-  constexpr int kLength = Keys::kLength;
+  constexpr int kLength = Keys::kLength, kOfAllThreads = Keys::kThreads * kLength;
   const int64_t first = row.First(begin);
   Keys block(memory, first, static_cast<int>(max(-first, int64_t{0})),
              static_cast<int>(min(row.First(end), row.n) - first), static_cast<int>(end - begin));
   const T* const scores = row.scores + first;  // of place 0
   const int front = block.begin > 0 ? kLength : 0, back = block.end / kLength * kLength;
   const uint32_t whole = max(back - front, 0);  // places of whole vectors, from `front` on
-  for (int start = 0; start < block.per_lane; start += kAtOnce) {
-    const int here = block.Place(threadIdx.x % 32, start * kLength);
+  for (int start = 0; start < block.per_thread; start += kAtOnce) {
+    const int here = block.Place(start);
     uint4 vectors[kAtOnce];
 #pragma unroll
     for (int u = 0; u < kAtOnce; ++u) {
-      if (start + u >= block.per_lane) break;
-      const int place = here + u * 32 * kLength;
+      if (start + u >= block.per_thread) break;
+      const int place = here + u * kOfAllThreads;
       vectors[u] = make_uint4(0, 0, 0, 0);
       if (static_cast<uint32_t>(place - front) < whole) {
         vectors[u] = __ldcs(reinterpret_cast<const uint4*>(scores + place));
@@ -87,8 +86,8 @@ __device__ Keys LoadKeys(const Row<T>& row, int64_t begin, int64_t end, uint32_t
     }
 #pragma unroll
     for (int u = 0; u < kAtOnce; ++u) {
-      if (start + u >= block.per_lane) break;
-      const int place = here + u * 32 * kLength;
+      if (start + u >= block.per_thread) break;
+      const int place = here + u * kOfAllThreads;
       StoreKeys<T>(vectors[u], static_cast<uint32_t>(place - front) < whole, place, &block);
     }
   }

@@ -72,9 +72,9 @@ __device__ __forceinline__ void AppendVector(const Tiles<T>& tiles, int64_t i, c
   for (int j = 0; j < kPerVector<T>; ++j) {
     hits |= static_cast<uint32_t>(KeyOf<T>(vector, j) > bound && tiles.Exists(i + j)) << j;
   }
-  const uint32_t through_here = WarpInclusiveSum(__popc(hits));
-  uint32_t place = *size + through_here - __popc(hits);
-  *size += __shfl_sync(kAllLanes, through_here, 31);
+  uint32_t of_warp;
+  uint32_t place = *size + WarpExclusiveSum(__popc(hits), &of_warp);
+  *size += of_warp;
 #pragma unroll
   for (int j = 0; j < kPerVector<T>; ++j) {
     if (!(hits >> j & 1)) continue;

@@ -1,5 +1,5 @@
-// The count-th largest of listed values: by bisection where each thread of a block has one of them,
-// else by histograms.
+// The count-th largest of values that the threads of a block have, by histograms; and of listed
+// ones, by bisection where each thread has one of them.
 #ifndef BRAINJAX_THRESHOLD_CUH_
 #define BRAINJAX_THRESHOLD_CUH_
 
@@ -73,6 +73,8 @@ __device__ __forceinline__ Values<kNumber> LoadValues(uint32_t n, Load load) {
   return values;
 }
 
+// The threshold of values that the threads have; leaves the bins at 0. The spaces were not in use
+// since the last barrier; the block waits.
 template <int kNumber, int kThreads>
 __device__ __forceinline__ Threshold FindByBins(const Values<kNumber>& values, Wanted wanted,
                                                 WarpWords<kThreads>& warps,
@@ -112,8 +114,6 @@ __device__ __forceinline__ Threshold FindByBins(const Values<kNumber>& values, W
   return {range.low, wanted.count - above};
 }
 
-// The threshold of values that the threads have. The spaces were not in use since the last
-// barrier; the block waits.
 template <int kThreads>
 __device__ __noinline__ Threshold FindAmongFew(Values<kFewValues<kThreads>> values, Wanted wanted,
                                                WarpWords<kThreads>& warps,
