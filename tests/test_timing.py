@@ -1,3 +1,5 @@
+import time
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -55,6 +57,23 @@ def test_implementations_take_turns():
     assert not reasons
     changes = [name for name, last in zip(turns[1:], turns) if name != last]
     assert changes == ["other", *["one", "other"] * 3]
+
+
+def test_what_others_have_displaced_is_not_timed():
+    displaced = False
+
+    def displace():
+        nonlocal displaced
+        displaced = True
+
+    def start():
+        nonlocal displaced
+        time.sleep(0.3 if displaced else 0.001)
+        displaced = False
+
+    contenders = {"ours": lambda: counting(start), "other": lambda: counting(displace)}
+    seconds, _ = timing.in_turns(contenders, repetitions=2)
+    assert max(seconds["ours"]) < 0.005
 
 
 @pytest.mark.parametrize("error", [MemoryError("too large"), RuntimeError("RESOURCE\nEXHAUSTED")])
