@@ -44,8 +44,11 @@ install-gpu:
 	$(PYTHON) -m pip install --no-build-isolation --no-deps --no-index \
 	  --config-settings=cmake.define.BRAINJAX_CUDA=ON .
 
+# WORKERS=12: so many processes share the GPU.
+test-gpu: export XLA_PYTHON_CLIENT_PREALLOCATE = $(if $(WORKERS),false,true)
 test-gpu: install-gpu
-	$(PYTHON) -P -m pytest -m gpu
+	$(PYTHON) -P -m pytest -m "gpu and not large" $(if $(WORKERS),-n $(WORKERS))
+	$(PYTHON) -P -m pytest -m "gpu and large"
 
 # COLUMNS is the width of the table, as nobody may be looking.
 bench-gpu: install-gpu

@@ -254,6 +254,7 @@ each_dtype = pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 
 
 @pytest.mark.gpu
+@pytest.mark.large
 @pytest.mark.unsanitized
 @each_dtype
 def test_rows_beyond_32_bits_are_summed(dtype):
@@ -263,6 +264,7 @@ def test_rows_beyond_32_bits_are_summed(dtype):
 
 
 @pytest.mark.gpu
+@pytest.mark.large
 @pytest.mark.unsanitized
 @each_dtype
 def test_rows_beyond_32_bits_are_strengthened_and_no_others(dtype):
@@ -278,6 +280,7 @@ def test_rows_beyond_32_bits_are_strengthened_and_no_others(dtype):
 
 
 @pytest.mark.gpu
+@pytest.mark.large
 @pytest.mark.unsanitized
 @pytest.mark.parametrize("others_equal", [False, True])
 def test_scores_beyond_32_bits_are_chosen(others_equal):
