@@ -57,7 +57,8 @@ bench-gpu: install-gpu
 # Each array is an allocation of its own, so that a step outside is seen. Kernels of XLA are watched
 # too, as initcheck must see who wrote what; none in command buffers, where no tool looks. A process
 # for each file: the tools keep freed memory, and an end with one of XLA's kernels ends them all.
-# TESTS=tests/test_selection.py TOOLS="memcheck racecheck" restrict what is run.
+# TESTS=tests/test_selection.py TOOLS="memcheck racecheck" restrict what is run, WORKERS=12 runs so
+# many files at a time.
 SANITIZER ?= $(or $(shell command -v compute-sanitizer),/usr/local/cuda/bin/compute-sanitizer)
 TESTS ?= $(shell grep -l mark.gpu tests/test_*.py)
 TOOLS ?= memcheck racecheck synccheck initcheck
@@ -65,17 +66,17 @@ sanitize-gpu: export XLA_PYTHON_CLIENT_ALLOCATOR := platform
 sanitize-gpu: export XLA_PYTHON_CLIENT_PREALLOCATE := false
 sanitize-gpu: export XLA_FLAGS := --xla_gpu_enable_command_buffer=
 sanitize-gpu: install-gpu
-	@mkdir -p $(REPORTS); failed=0; \
-	for tool in $(TOOLS); do for tests in $(TESTS); do \
-	  log=$(REPORTS)/$$tool-$$(basename $$tests .py).txt; \
+	@mkdir -p $(REPORTS)
+	@printf "%s\n" $(foreach tool,$(TOOLS),$(patsubst %,$(tool):%,$(TESTS))) | \
+	xargs -P $(or $(WORKERS),1) -n 1 sh -c ' \
+	  tool=$${1%%:*} tests=$${1#*:}; log=$(REPORTS)/$$tool-$$(basename $$tests .py).txt; \
 	  test $$tool != initcheck || options="--check-api-memory-access no"; \
 	  if $(SANITIZER) --tool $$tool $$options --report-api-errors no --error-exitcode 9 \
 	    $(PYTHON) -P -m pytest -m "gpu and not unsanitized" $$tests >$$log 2>&1; \
 	  then echo "$$tool $$tests: no errors"; \
 	  else echo "$$tool $$tests: FAILED, see $$log:" \
-	    $$(grep -aE "SUMMARY|(passed|failed|error).* in " $$log); failed=1; \
-	  fi; \
-	done; done; exit $$failed
+	    $$(grep -aE "SUMMARY|(passed|failed|error).* in " $$log); exit 1; \
+	  fi' job
 
 # One wheel, installed beside the oldest and the newest supported JAX.
 PYTHON311 ?= python3.11
