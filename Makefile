@@ -45,7 +45,9 @@ install-gpu:
 	  --config-settings=cmake.define.BRAINJAX_CUDA=ON .
 
 # WORKERS=12: so many processes share the GPU.
-test-gpu: export XLA_PYTHON_CLIENT_PREALLOCATE = $(if $(WORKERS),false,true)
+ifdef WORKERS
+test-gpu: export XLA_PYTHON_CLIENT_PREALLOCATE := false
+endif
 test-gpu: install-gpu
 	$(PYTHON) -P -m pytest -m "gpu and not large" $(if $(WORKERS),-n $(WORKERS))
 	$(PYTHON) -P -m pytest -m "gpu and large"

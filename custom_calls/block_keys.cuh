@@ -13,6 +13,7 @@ template <int kBlockThreads, int kVectorLength>
 struct BlockKeys {
   static constexpr int kThreads = kBlockThreads;
   static constexpr int kLength = kVectorLength;
+  static constexpr int kOfAllThreads = kThreads * kLength;  // places of a vector for each thread
 
   uint32_t* keys;
   int64_t first;         // index of the key at place 0
@@ -21,7 +22,6 @@ struct BlockKeys {
   uint32_t largest = 0;  // of the keys that this thread has written
 
   __host__ __device__ static int Places(int64_t vectors) {
-    constexpr int kOfAllThreads = kThreads * kLength;
     return static_cast<int>((vectors + kThreads - 1) / kThreads) * kOfAllThreads;
   }
 
@@ -32,7 +32,7 @@ struct BlockKeys {
         end(end),
         per_thread((vectors + kThreads - 1) / kThreads) {}
 
-  __device__ int Places() const { return per_thread * kThreads * kLength; }
+  __device__ int Places() const { return per_thread * kOfAllThreads; }
   __device__ bool Exists(int place) const { return begin <= place && place < end; }
   // Where vector i of those that this thread writes begins.
   __device__ int Place(int i) const {

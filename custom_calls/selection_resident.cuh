@@ -65,7 +65,7 @@ __device__ __noinline__ uint32_t StoreEdges(const T* scores, Keys block) {
 // threads.
 template <typename Keys, int kAtOnce = 8, typename T>
 __device__ Keys LoadKeys(const Row<T>& row, int64_t begin, int64_t end, uint32_t* memory) {
-  constexpr int kLength = Keys::kLength, kOfAllThreads = Keys::kThreads * kLength;
+  constexpr int kLength = Keys::kLength;
   const int64_t first = row.First(begin);
   Keys block(memory, first, static_cast<int>(max(-first, int64_t{0})),
              static_cast<int>(min(row.First(end), row.n) - first), static_cast<int>(end - begin));
@@ -78,7 +78,7 @@ __device__ Keys LoadKeys(const Row<T>& row, int64_t begin, int64_t end, uint32_t
 #pragma unroll
     for (int u = 0; u < kAtOnce; ++u) {
       if (start + u >= block.per_thread) break;
-      const int place = here + u * kOfAllThreads;
+      const int place = here + u * Keys::kOfAllThreads;
       vectors[u] = make_uint4(0, 0, 0, 0);
       if (static_cast<uint32_t>(place - front) < whole) {
         vectors[u] = __ldcs(reinterpret_cast<const uint4*>(scores + place));
@@ -87,7 +87,7 @@ __device__ Keys LoadKeys(const Row<T>& row, int64_t begin, int64_t end, uint32_t
 #pragma unroll
     for (int u = 0; u < kAtOnce; ++u) {
       if (start + u >= block.per_thread) break;
-      const int place = here + u * kOfAllThreads;
+      const int place = here + u * Keys::kOfAllThreads;
       StoreKeys<T>(vectors[u], static_cast<uint32_t>(place - front) < whole, place, &block);
     }
   }
