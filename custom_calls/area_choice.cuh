@@ -1,36 +1,33 @@
 // Who fires in an area whose inputs lie in the shared memory of a team of blocks, each a strip.
 //
 // Each block posts its keys that are likely to win: those that the guess lets pass, a little below
-// the smallest input of a winner of the last round. After one barrier every block finds the same
-// threshold among what all posted. Where the guess was wrong, or one block has too many of the
-// winners, the team selects from all keys.
+// the smallest input of a winner of the last round. Every block finds the same threshold among what
+// all have posted. Where the guess was wrong, or one block has too many of the winners, the team
+// selects from all keys.
 #ifndef BRAINJAX_AREA_CHOICE_CUH_
 #define BRAINJAX_AREA_CHOICE_CUH_
 
 #include <cstdint>
 
+#include "area_posts.cuh"
 #include "area_strip.cuh"
 #include "assembly_core.h"
 #include "team_select.cuh"
 
 namespace brainjax {
 
-constexpr uint32_t kZeroKey = 0x80000000u;  // of +0: no sum of inputs is -0
-
-// A post is one line of memory: up to 31 keys in ascending order of their neurons, and how many.
-constexpr int kPostWords = 32;
-constexpr uint32_t kPostKeys = kPostWords - 1;
 // Share of a guessed input by which it is lowered: 1 to 2 in 2^kGuessBits.
 constexpr int kGuessBits = 5;
 
 // What the blocks of a team tell each other about one brain, in scratch memory.
 struct AreaScratch {
-  uint32_t* posts;
+  AreaPosts posts;
   TeamScratch select;
 
   __device__ AreaScratch(const AreaRound& round, int64_t b, int team)
-      : posts(round.scratch + b * round.scratch_size),
-        select(posts + team * kPostWords, round.list_capacity) {}
+      : posts{round.scratch + b * round.scratch_size},
+        select(round.scratch + b * round.scratch_size + AreaPosts::Words(team),
+               round.list_capacity) {}
 };
 
 // What a block keeps in shared memory while it chooses. Keys that were posted are candidates.
@@ -39,6 +36,7 @@ struct ChoiceSpace {
   uint32_t own_keys[kPostKeys];  // what this block has posted
   int32_t own_columns[kPostKeys];
   uint32_t own_winners;  // of what this block has posted, a bit each
+  PostedRanges ranges;
   WarpWords<kThreads> warps;
   Histogram<kThreads> histogram;
 };
@@ -46,8 +44,8 @@ struct ChoiceSpace {
 // Posts the keys of this block that reach the guess. Returns how many there are. The whole block
 // calls it, without a barrier behind what wrote the keys: thread c % kThreads reads keys[c].
 template <int kThreads>
-__device__ uint32_t PostCandidates(const uint32_t* keys, int width, uint32_t guess,
-                                   uint32_t* post, ChoiceSpace<kThreads>& space) {
+__device__ uint32_t PostCandidates(const uint32_t* keys, int width, uint32_t guess, int rank,
+                                   const AreaPosts& posts, ChoiceSpace<kThreads>& space) {
   uint32_t posted = 0;
   for (int first = 0, turn = 0; first < width; first += kThreads, ++turn) {
     const int c = first + threadIdx.x;
@@ -58,65 +56,23 @@ __device__ uint32_t PostCandidates(const uint32_t* keys, int width, uint32_t gue
     const uint32_t before = space.warps.SumInFront(turn, __popc(lanes), &reaching);
     const uint32_t place = posted + before + __popc(lanes & LanesInFront());
     if (reaches && place < kPostKeys) {
-      __stcg(post + place, key);
+      posts.WriteKey(rank, place, key);
       space.own_keys[place] = key;
       space.own_columns[place] = c;
     }
     posted += reaching;
   }
-  // Blocks read whole lines, before they know how many keys there are.
-  const uint32_t word = threadIdx.x;
-  if (word < kPostWords && (word >= posted || word == kPostKeys)) {
-    __stcg(post + word, word == kPostKeys ? posted : 0);
-  }
+  if (threadIdx.x == 0) posts.WriteCount(rank, posted);
   __syncthreads();
   return posted;
 }
 
-// Lists the keys of all posts, in any order, each with its block. Returns how many there are, or 0
-// if some post was too short. The whole block calls it, and waits.
-template <int kThreads>
-__device__ uint32_t ReadPosts(const uint32_t* posts, int team, uint32_t* keys, uint32_t* blocks,
-                              ChoiceSpace<kThreads>& space) {
-  constexpr int kWarps = kThreads / 32, kLines = 10;  // asked for at once
-  constexpr uint32_t kTooShort = 1 << 16;             // beyond what all keys can be
-  static_assert(kMaxTeam * kPostKeys < kTooShort);
-  const uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  uint32_t listed = 0;
-  for (int first = 0, turn = 0; first < team; first += kLines * kWarps, ++turn) {
-    uint32_t words[kLines], of_warp = 0, total;
-#pragma unroll
-    for (int i = 0; i < kLines; ++i) {
-      const int r = first + warp + i * kWarps;
-      words[i] = r < team ? __ldcg(posts + r * kPostWords + lane) : 0;
-    }
-#pragma unroll
-    for (int i = 0; i < kLines; ++i) {
-      const uint32_t count = __shfl_sync(kAllLanes, words[i], kPostKeys);
-      of_warp += count > kPostKeys ? kTooShort : count;
-    }
-    uint32_t place = listed + space.warps.SumInFront(turn, of_warp, &total);
-    listed += total;
-    if (listed >= kTooShort) return 0;
-#pragma unroll
-    for (int i = 0; i < kLines; ++i) {
-      const uint32_t count = __shfl_sync(kAllLanes, words[i], kPostKeys);
-      if (lane < count) {
-        keys[place + lane] = words[i];
-        blocks[place + lane] = first + warp + i * kWarps;
-      }
-      place += count;
-    }
-  }
-  __syncthreads();
-  return listed;
-}
-
 // Writes a winner to the result, and to the strip's list.
-__device__ inline void AddWinner(const AreaRound& round, int64_t b, uint32_t place, int32_t neuron,
-                                 StripWinners winners) {
-  round.indices[b * round.k + place] = neuron;
-  round.values[b * round.k + place] = 1.0f;
+__device__ inline void AddWinner(const AreaRound& round, const AreaStrip& strip, uint32_t place,
+                                 int column, StripWinners winners) {
+  const int32_t neuron = static_cast<int32_t>(strip.begin + column);
+  round.indices[strip.b * round.k + place] = neuron;
+  round.values[strip.b * round.k + place] = 1.0f;
   winners.Add(neuron, 1.0f);
 }
 
@@ -152,19 +108,19 @@ __device__ inline void WriteCount(const AreaRound& round, int64_t b, bool fires)
   }
 }
 
-// Of the keys that this block has posted, the winners; `n` are listed of all. One warp calls it.
+// Of the keys that this block has posted, the winners, a bit each; `list` has those of all, this
+// block's behind `in_front` others. One warp calls it.
 template <int kThreads>
-__device__ void AddPostedWinners(const AreaRound& round, const AreaStrip& strip, uint32_t rank,
-                                 const uint32_t* keys, const uint32_t* blocks, uint32_t n,
-                                 uint32_t posted, Threshold threshold,
-                                 ChoiceSpace<kThreads>& space, StripWinners winners) {
+__device__ uint32_t AddPostedWinners(const AreaRound& round, const AreaStrip& strip,
+                                     const uint32_t* list, uint32_t in_front, uint32_t posted,
+                                     Threshold threshold, const ChoiceSpace<kThreads>& space,
+                                     StripWinners winners) {
   const uint32_t lane = threadIdx.x % 32;
   uint32_t above_before = 0, equal_before = 0;  // candidates of the blocks in front of this one
 #pragma unroll 2
-  for (uint32_t i = lane; i < n; i += 32) {
-    const bool before = blocks[i] < rank;
-    above_before += before && keys[i] > threshold.key;
-    equal_before += before && keys[i] == threshold.key;
+  for (uint32_t i = lane; i < in_front; i += 32) {
+    above_before += list[i] > threshold.key;
+    equal_before += list[i] == threshold.key;
   }
   above_before = __reduce_add_sync(kAllLanes, above_before);
   equal_before = __reduce_add_sync(kAllLanes, equal_before);
@@ -174,11 +130,10 @@ __device__ void AddPostedWinners(const AreaRound& round, const AreaStrip& strip,
   const uint32_t ties = equal_before + __popc(__ballot_sync(kAllLanes, equal) & LanesInFront());
   const uint32_t higher = above_before + __popc(__ballot_sync(kAllLanes, above) & LanesInFront());
   const bool wins = above || (equal && ties < threshold.ties);
-  const uint32_t all = __ballot_sync(kAllLanes, wins);
-  if (lane == 0) space.own_winners = all;
-  if (!wins) return;
-  AddWinner(round, strip.b, higher + min(ties, threshold.ties),
-            static_cast<int32_t>(strip.begin + space.own_columns[lane]), winners);
+  if (wins) {
+    AddWinner(round, strip, higher + min(ties, threshold.ties), space.own_columns[lane], winners);
+  }
+  return __ballot_sync(kAllLanes, wins);
 }
 
 // Selects from all keys of the team. Returns whether anybody fires.
@@ -194,7 +149,7 @@ __device__ __noinline__ bool ChooseFromAll(const AreaRound& round, const AreaStr
   const TeamThreshold found = SelectOfTeam(team, block, k, kZeroKey, space, bits, scratch.select);
   if (!Fires(found.threshold, k)) return false;
   ForEachWinner(found, bits, space.block, [&](uint32_t place, int c) {
-    AddWinner(round, strip.b, place, static_cast<int32_t>(strip.begin + c), winners);
+    AddWinner(round, strip, place, c, winners);
   });
   return true;
 }
@@ -205,45 +160,53 @@ __device__ inline uint32_t GuessBound(uint32_t least) {
   return least == ~0u || least < kMargin ? least : least - kMargin;
 }
 
-// Nobody, who is listed, or those of own_winners, who are listed as well.
-enum class WhoFires { kNobody, kListed, kPosted };
+// Who fires in a strip: nobody; who is listed; or those of the keys that its block has posted whose
+// bit is set, who are listed as well, but maybe not yet.
+struct Chosen {
+  enum { kNobody, kListed, kPosted } who;
+  uint32_t posted;
+};
 
-// Who fires in the strip. `lists` has room for all posts twice, and for a TeamSelectSpace;
-// meanwhile(columns, number) is called while the team meets, with who may win if winners are chosen
-// among the posts. The whole block calls it, and waits afterwards.
+// Who fires in the strip. The posts were cleared before the team met. `list` has room for all posts
+// and for a TeamSelectSpace; meanwhile(columns, number) is called while posts are on their way,
+// with who may win if winners are chosen among them. The whole block calls it, and waits
+// afterwards, unless it has to know no more than what is returned.
 template <int kThreads, typename Team, typename Meanwhile>
-__device__ WhoFires ChooseWinners(const Team& team, const AreaRound& round, const AreaStrip& strip,
-                                  uint32_t* keys, uint32_t guess, uint32_t* lists,
-                                  ChoiceSpace<kThreads>& space, StripWinners winners,
-                                  const Meanwhile& meanwhile) {
-  const AreaScratch scratch(round, strip.b, team.size());
+__device__ Chosen ChooseWinners(const Team& team, const AreaRound& round, const AreaStrip& strip,
+                                uint32_t* keys, uint32_t guess, uint32_t* list,
+                                ChoiceSpace<kThreads>& space, StripWinners winners,
+                                const Meanwhile& meanwhile) {
+  const AreaPosts posts = AreaScratch(round, strip.b, team.size()).posts;
   const uint32_t k = static_cast<uint32_t>(round.k);
-  const uint32_t posted = PostCandidates(keys, strip.Width(), guess,
-                                         scratch.posts + team.rank() * kPostWords, space);
-  team.Sync([&] {
-    if (posted <= kPostKeys) meanwhile(space.own_columns, posted);
-  });
-  uint32_t* const blocks = lists + team.size() * kPostWords;
-  const uint32_t n = ReadPosts(scratch.posts, team.size(), lists, blocks, space);
+  const uint32_t own = PostCandidates(keys, strip.Width(), guess, team.rank(), posts, space);
+  if (own <= kPostKeys) meanwhile(space.own_columns, own);
+  const Posted posted = posts.Count(team, space.warps);
   // The guess was too high, or a block had too much to post.
-  if (n < k) {
-    return ChooseFromAll<kThreads, Team>(round, strip, keys, lists, winners) ? WhoFires::kListed
-                                                                             : WhoFires::kNobody;
+  if (posted.all < k) {
+    const bool fires = ChooseFromAll<kThreads, Team>(round, strip, keys, list, winners);
+    return {fires ? Chosen::kListed : Chosen::kNobody, 0};
+  }
+  // An assembly that has settled is all that reaches the guess.
+  if (posted.all == k && guess > kZeroKey) {
+    if (threadIdx.x < own) {
+      AddWinner(round, strip, posted.in_front + threadIdx.x, space.own_columns[threadIdx.x],
+                winners);
+    }
+    return {Chosen::kPosted, static_cast<uint32_t>((uint64_t{1} << own) - 1)};
   }
   constexpr int kMostPosted = kMaxTeam * kPostKeys;
-  // An assembly that has settled is all that reaches the guess.
-  Threshold threshold{guess - 1, 0};
-  if (n > k || guess <= kZeroKey) {
-    threshold = FindThreshold<kMostPosted>(
-        n, [lists](uint32_t i) { return lists[i]; }, {k, k, kZeroKey}, space.warps,
-        space.histogram);
-  }
-  if (!Fires(threshold, k)) return WhoFires::kNobody;
+  posts.List(team.size(), posted, list, space.warps, space.ranges);
+  const Threshold threshold = FindThreshold<kMostPosted>(
+      posted.all, [list](uint32_t i) { return list[i]; }, {k, k, kZeroKey}, space.warps,
+      space.histogram);
+  if (!Fires(threshold, k)) return {Chosen::kNobody, 0};
   if (threadIdx.x < 32) {
-    AddPostedWinners(round, strip, team.rank(), lists, blocks, n, posted, threshold, space,
-                     winners);
+    const uint32_t all =
+        AddPostedWinners(round, strip, list, posted.in_front, own, threshold, space, winners);
+    if (threadIdx.x == 0) space.own_winners = all;
   }
-  return WhoFires::kPosted;
+  __syncthreads();
+  return {Chosen::kPosted, space.own_winners};
 }
 
 }  // namespace brainjax

@@ -13,11 +13,11 @@ namespace brainjax {
 
 // How much the lists hold that fit behind the posts into the scratch of a brain.
 inline int ListCapacityBesidePosts(const AreaRound& round, int team) {
-  return static_cast<int>(TeamScratch::Capacity(round.scratch_size - team * kPostWords));
+  return static_cast<int>(TeamScratch::Capacity(round.scratch_size - AreaPosts::Words(team)));
 }
 
-// Shared memory whose size depends on the area; the lists of a selection from all keys take the
-// place of the posts.
+// Shared memory whose size depends on the area; what a selection from all keys needs takes the
+// place of the list of posted ones.
 template <typename L>
 struct AreaMemory {
   using Keys = BlockKeys<L::kThreads, 1>;
@@ -31,12 +31,12 @@ struct AreaMemory {
   BRAINJAX_HOST_DEVICE int64_t WinnerWords() const {
     return Padded(plan.width < k ? plan.width : k);
   }
-  BRAINJAX_HOST_DEVICE int64_t PostWords() const { return int64_t{2} * plan.team * kPostWords; }
+  BRAINJAX_HOST_DEVICE int64_t PostedBytes() const { return int64_t{4} * plan.team * kPostKeys; }
   BRAINJAX_HOST_DEVICE int64_t Bytes() const {
     const int64_t select =
         sizeof(TeamSelectSpace<L::kThreads>) + 4 * PlaceBits::Words(KeyWords());
-    const int64_t posts = 4 * PostWords();
-    return 4 * (KeyWords() + TermWords() + 2 * WinnerWords()) + (posts > select ? posts : select);
+    const int64_t list = PostedBytes() > select ? PostedBytes() : select;
+    return 4 * (KeyWords() + TermWords() + 2 * WinnerWords()) + list;
   }
 };
 
@@ -62,7 +62,7 @@ __global__ void __launch_bounds__(L::kThreads, L::kThreads <= 256 ? 3 : 1)
   int32_t* const indices = reinterpret_cast<int32_t*>(terms) + memory.TermWords();
   const StripWinners winners{indices, reinterpret_cast<float*>(indices + memory.WinnerWords()),
                              &num_winners, static_cast<int>(memory.WinnerWords())};
-  uint32_t* const lists = reinterpret_cast<uint32_t*>(indices + 2 * memory.WinnerWords());
+  uint32_t* const list = reinterpret_cast<uint32_t*>(indices + 2 * memory.WinnerWords());
 
   const Team team;
   for (int64_t b = team.number(); b < round.batch; b += team.teams()) {
@@ -74,14 +74,19 @@ __global__ void __launch_bounds__(L::kThreads, L::kThreads <= 256 ? 3 : 1)
     const int32_t neuron = LastWinnerOfThread(round, b);
     const bool is_fixed = round.is_fixed[b];
     if (threadIdx.x == 0) num_winners = 0;
+    // Posts cleared as early as this are waited for while rows are on their way.
+    AreaScratch(round, b, team.size()).posts.Clear(team.rank());
+    const typename Team::Arrival arrival = team.Arrive();
     StageFibers<L>(round, plan, b, strip_space.fibers, terms);
     const bool known = static_cast<int>(threadIdx.x) < count && neuron >= 0 &&
                        neuron < round.num_post;
     const float last_input = known ? round.last_inputs[b * round.num_post + neuron] : 0.0f;
     __syncthreads();
 
-    SumStrip<L>(round, plan, strip, terms, strip_space, sums,
-                [&] { space.warps.PostLeast(known ? Key(last_input) : ~0u); });
+    SumStrip<L>(round, plan, strip, terms, strip_space, sums, [&] {
+      space.warps.PostLeast(known ? Key(last_input) : ~0u);
+      team.Wait(arrival);  // all others have arrived by now
+    });
     if (strip.Width() > L::kColumns) __syncthreads();  // else each thread reads what it wrote
     bool chooses = false;
     for (int f = 0; f < round.num_fibers; ++f) chooses |= strip_space.fibers[f].is_open;
@@ -94,22 +99,22 @@ __global__ void __launch_bounds__(L::kThreads, L::kThreads <= 256 ? 3 : 1)
       keys[c] = Key(sum);
     }
 
-    WhoFires who = WhoFires::kListed;
+    Chosen chosen{Chosen::kListed, 0};
     SynapsesAhead<L> ahead;
     if (chooses) {
-      who = ChooseWinners(team, round, strip, keys, guess, lists, space, winners,
-                          [&](const int32_t* columns, uint32_t number) {
-                            ahead.Read(round, plan, strip, strip_space.fibers, terms, columns,
-                                       number);
-                          });
-      if (team.rank() == 0) WriteCount(round, b, who != WhoFires::kNobody);
+      chosen = ChooseWinners(team, round, strip, keys, guess, list, space, winners,
+                             [&](const int32_t* columns, uint32_t number) {
+                               ahead.Read(round, plan, strip, strip_space.fibers, terms, columns,
+                                          number);
+                             });
+      if (team.rank() == 0) WriteCount(round, b, chosen.who != Chosen::kNobody);
     } else {
       KeepWinners(round, strip, team.rank() == 0, winners);
     }
-    __syncthreads();
-    if (who == WhoFires::kPosted && ahead.all) {
-      ahead.Learn(strip_space.fibers, space.own_winners);
+    if (chosen.who == Chosen::kPosted && ahead.all) {
+      ahead.Learn(strip_space.fibers, chosen.posted);
     } else {
+      __syncthreads();
       Learn<L>(round, plan, b, strip_space.fibers, terms, winners);
     }
     __syncthreads();  // shared memory is free again

@@ -80,13 +80,14 @@ struct AreaWorkspace {
 };
 
 // Copies what the round says of each fiber, and all senders, into shared memory. The whole block
-// calls it, and waits afterwards.
+// calls it, the last threads first, and waits afterwards.
 template <typename L>
 __device__ void StageFibers(const AreaRound& round, const AreaPlan& plan, int64_t b,
                             StripFiber* fibers, Term* terms) {
   const int num_fibers = round.num_fibers;
-  if (threadIdx.x < num_fibers) {
-    const int f = threadIdx.x;
+  const uint32_t thread = L::kThreads - 1 - threadIdx.x;
+  if (thread < num_fibers) {
+    const int f = thread;
     const int64_t i = b * num_fibers + f;
     const bool is_open = round.is_open[i], is_plastic = round.is_plastic[i];
     const int32_t count = round.fibers[f].counts[b];
@@ -96,7 +97,7 @@ __device__ void StageFibers(const AreaRound& round, const AreaPlan& plan, int64_
   }
   int f = 0;
 #pragma unroll 2
-  for (uint32_t i = threadIdx.x; i < plan.terms[num_fibers]; i += L::kThreads) {
+  for (uint32_t i = thread; i < plan.terms[num_fibers]; i += L::kThreads) {
     while (i >= plan.terms[f + 1]) ++f;
     const AreaFiber& fiber = round.fibers[f];
     const int64_t place = i - plan.terms[f];
@@ -119,8 +120,8 @@ __device__ W* WeightsOf(const AreaRound& round, int f, int64_t b) {
 
 // sums[c] = the sum of all open fibers, one after the other, for each neuron c of a strip that has
 // some. Thread c % kThreads writes it if there are kColumns at most. The whole block calls it,
-// after a barrier, and waits afterwards where other threads read the sums. Once, before a barrier,
-// all threads call meanwhile().
+// after a barrier, and waits afterwards where other threads read the sums. Once, when the first
+// rows, if any, are on their way, all threads call meanwhile().
 //
 // A fiber with one sender has one term, in lane 0: its row is asked for before the others are
 // summed, by a group of threads of its own, and costs no latency.
@@ -131,6 +132,7 @@ __device__ void SumStrip(const AreaRound& round, const AreaPlan& plan, const Are
   using W = typename L::W;
   const int group = threadIdx.x / L::kGroupThreads;
   const int thread = threadIdx.x % L::kGroupThreads;
+  if (strip.Width() == 0) meanwhile();
   for (int64_t start = strip.begin; start < strip.end; start += L::kColumns) {
     const int64_t column = start + L::Column(thread, 0), left = strip.end - column;
     Piece<L> single;
@@ -152,6 +154,9 @@ __device__ void SumStrip(const AreaRound& round, const AreaPlan& plan, const Are
       return sum;
     };
     bool first = true;
+    auto meanwhile_once = [&] {
+      if (first && start == strip.begin) meanwhile();
+    };
     auto meet = [&](int f, ThreadSums<L>& mine) {
       if (!first || start != strip.begin) __syncthreads();  // the sums before have been read
       if (first && group < plan.singles) {
@@ -162,7 +167,6 @@ __device__ void SumStrip(const AreaRound& round, const AreaPlan& plan, const Are
         }
       }
       mine.Store(thread, space.sums[group]);
-      if (first && start == strip.begin) meanwhile();
       __syncthreads();
       for (int c = threadIdx.x; c < L::kColumns && start + c < strip.end; c += L::kThreads) {
         float* const sum = sums + (start - strip.begin) + c;
@@ -178,11 +182,12 @@ __device__ void SumStrip(const AreaRound& round, const AreaPlan& plan, const Are
       ThreadSums<L> mine;
       mine.Add(terms + plan.terms[f] + group,
                (fiber.count + L::kRound - 1) / L::kRound * L::kInFlight,
-               WeightsOf<W>(round, f, strip.b) + column, round.num_post, left);
+               WeightsOf<W>(round, f, strip.b) + column, round.num_post, left, meanwhile_once);
       mine.MeetInThread();
       meet(f, mine);
     }
     if (first || next_single < plan.singles) {
+      meanwhile_once();
       ThreadSums<L> nothing;
       meet(round.num_fibers, nothing);
     }
@@ -197,7 +202,7 @@ struct SynapsesAhead {
   using W = typename L::W;
   static constexpr bool kReads = L::kGroups == 16;
   static constexpr int kNumber = 2;  // of a thread
-  static constexpr int kBusy = 32;  // threads that do not read: one of them meets the other blocks
+  static constexpr int kBusy = 32;   // threads that do not read: they write who wins
   W* weights[kNumber];
   W old[kNumber];
   float pre[kNumber];

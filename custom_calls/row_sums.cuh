@@ -125,9 +125,11 @@ struct ThreadSums {
   float sums[L::kThreadLanes][L::kWidth] = {};
 
   // Adds the staged terms of this thread's group: `count` of them, a multiple of kInFlight and
-  // not 0. A piece that has been added makes place for the next one at once.
+  // not 0. A piece that has been added makes place for the next one at once. Calls meanwhile()
+  // when the first pieces are on their way.
+  template <typename Meanwhile>
   __device__ void Add(const Term* terms, uint32_t count, const typename L::W* strip,
-                      uint32_t num_post, int left) {
+                      uint32_t num_post, int left, const Meanwhile& meanwhile) {
     Piece<L> pieces[L::kInFlight];
     auto load = [&](uint32_t i, Piece<L>* piece) {
       const int32_t row = terms[i * L::kGroups].row;
@@ -135,6 +137,7 @@ struct ThreadSums {
     };
 #pragma unroll
     for (uint32_t u = 0; u < L::kInFlight; ++u) load(u, &pieces[u]);
+    meanwhile();
     for (uint32_t i = L::kInFlight; i < count; i += L::kInFlight) {
 #pragma unroll
       for (uint32_t u = 0; u < L::kInFlight; ++u) {
@@ -208,7 +211,7 @@ __device__ ThreadSums<L> SumLanes(const ListedRows<typename L::W>& listed, uint3
     if (count == 0) break;
     const uint32_t left = count - first;
     mine.Add(terms + group, RoundUp<L>(left < L::kChunk ? left : L::kChunk) / L::kGroups,
-             listed.weights + column, static_cast<uint32_t>(listed.num_post), left_columns);
+             listed.weights + column, static_cast<uint32_t>(listed.num_post), left_columns, [] {});
     first += L::kChunk;
   } while (first < count);
   mine.MeetInThread();

@@ -2,9 +2,9 @@
 //
 // Teams of one launch may work side by side: number() of teams() has the problems number(),
 // number() + teams() ... of a batch. In a team, this is block rank() of size(). After Sync(), a
-// barrier, each block sees what the others wrote before it; Sync(meanwhile) runs meanwhile() in all
-// threads of the block while others are on their way. A block that has called Release() reads
-// no longer what others have in shared memory; when all have, Reclaim() lets each go on.
+// barrier, each block sees what the others wrote before it. Arrive() and Wait() are its two halves:
+// between them a block does what needs no other. A block that has called Release() reads no longer
+// what others have in shared memory; when all have, Reclaim() lets each go on.
 #ifndef BRAINJAX_TEAM_CUH_
 #define BRAINJAX_TEAM_CUH_
 
@@ -19,11 +19,11 @@ struct GridTeam {
   __device__ int rank() const { return blockIdx.x; }
   __device__ int size() const { return gridDim.x; }
   __device__ void Sync() const { cooperative_groups::this_grid().sync(); }
-  template <typename Meanwhile>
-  __device__ void Sync(const Meanwhile& meanwhile) const {
-    auto arrival = cooperative_groups::this_grid().barrier_arrive();
-    meanwhile();
-    cooperative_groups::this_grid().barrier_wait(static_cast<decltype(arrival)&&>(arrival));
+  // The first warp of the block is late from Arrive().
+  using Arrival = cooperative_groups::grid_group::arrival_token;
+  __device__ Arrival Arrive() const { return cooperative_groups::this_grid().barrier_arrive(); }
+  __device__ void Wait(Arrival arrival) const {
+    cooperative_groups::this_grid().barrier_wait(static_cast<Arrival&&>(arrival));
   }
   __device__ int64_t number() const { return 0; }
   __device__ int64_t teams() const { return 1; }
@@ -33,14 +33,16 @@ struct GridTeam {
 
 // The blocks of a cluster: a single one where the architecture has no clusters.
 struct ClusterTeam {
+  struct Arrival {};
 #if __CUDA_ARCH__ >= 900
   __device__ int rank() const { return cooperative_groups::this_cluster().block_rank(); }
   __device__ int size() const { return cooperative_groups::this_cluster().num_blocks(); }
   __device__ void Sync() const { cooperative_groups::this_cluster().sync(); }
-  template <typename Meanwhile>
-  __device__ void Sync(const Meanwhile& meanwhile) const {
+  __device__ Arrival Arrive() const {
     cooperative_groups::this_cluster().barrier_arrive();
-    meanwhile();
+    return {};
+  }
+  __device__ void Wait(Arrival) const {
     __syncwarp();
     cooperative_groups::this_cluster().barrier_wait();
   }
@@ -48,11 +50,8 @@ struct ClusterTeam {
   __device__ int rank() const { return 0; }
   __device__ int size() const { return 1; }
   __device__ void Sync() const { __syncthreads(); }
-  template <typename Meanwhile>
-  __device__ void Sync(const Meanwhile& meanwhile) const {
-    meanwhile();
-    __syncthreads();
-  }
+  __device__ Arrival Arrive() const { return {}; }
+  __device__ void Wait(Arrival) const { __syncthreads(); }
 #endif
   __device__ int64_t number() const { return blockIdx.x / size(); }
   __device__ int64_t teams() const { return gridDim.x / size(); }
