@@ -133,7 +133,7 @@ def _injected(rng, n, kind):
     """Every second neuron or so; ids repeat, and some entries name nobody."""
     size = n // 2 + 8
     ids = np.sort(rng.integers(-2 if kind == "stray" else 0, n, size)).astype(np.int32)
-    ids[: size // 8] = ids[0]
+    ids[: min(size // 8, 5_000)] = ids[0]  # the reference looks at all for each of these
     count = {"silent": 0, "all fire": size, "stray": size + 5}.get(kind, size - 4)
     ids[max(0, count) :] = n
     ids[size - 2 :] = n + 3 if kind == "stray" else ids[size - 2 :]
