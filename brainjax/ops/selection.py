@@ -198,10 +198,10 @@ def _check_is_hard(dtype, temperature, softened):
 
 
 def _marks(scores, indices, k):
-    """1 for the k best of the listed neurons, 0 for the others."""
-    num_neurons, capacity, dtype = scores.shape[0], indices.shape[0], _value_dtype(scores)
+    """1 for the k best of the listed neurons, 0 for the others; any where nobody fires."""
+    capacity, dtype = indices.shape[0], _value_dtype(scores)
     if capacity == k:
-        return jnp.where(indices < num_neurons, 1, 0).astype(dtype)
+        return jnp.ones(k, dtype)
     # Candidates are in ascending order, so equal scores keep the lowest index here as well.
     lowest = -jnp.inf if dtype == scores.dtype else jnp.iinfo(scores.dtype).min
     candidates = scores.at[indices].get(mode="fill", fill_value=lowest)
