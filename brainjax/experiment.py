@@ -1,7 +1,8 @@
 """The frame of every experiment and benchmark: settings in; a checked result, JSON, pictures out.
 
 A program of either kind is a file with `Settings` (a frozen dataclass), `SMOKE` (one of them),
-`run(settings) -> dict`, and, where it has them, `check(result)` and `draw(result, folder)`.
+`run(settings) -> dict`, and, where it has them, `check(result)`, `draw(result, folder)` and
+`FIRST`, the setting that may come first on the command line, without its flag.
 Keys of the result that the frame knows:
 
 `results`  one dict per brain, under fixed names
@@ -137,6 +138,8 @@ def write_json(path: Path, content: Any) -> None:
 
 def _parse(module, arguments):
     """Settings and flags; `--smoke` changes what the settings default to."""
+    if hasattr(module, "FIRST") and arguments and not arguments[0].startswith("-"):
+        arguments = [f"--{module.FIRST}", *arguments]
     settings = module.SMOKE if "--smoke" in arguments else module.Settings()
     command = dataclasses.make_dataclass(
         "Command",

@@ -28,6 +28,7 @@ from brainjax.ops import Backend
 from brainjax.simulation import simulate
 
 OWN = Path(__file__).parent / "bar.genome.json"
+FIRST = "genome"
 MOST_DRAWN = 2_000  # neurons of the picture
 
 
@@ -167,11 +168,8 @@ def _name(area):
 
 
 def main() -> int:
-    """Run from the command line, where the genome may stand first, without its flag."""
-    arguments = sys.argv[1:]
-    if arguments and not arguments[0].startswith("-"):
-        arguments = ["--genome", *arguments]
-    return experiment.main(sys.modules[__name__], arguments)
+    """Run from the command line."""
+    return experiment.main(sys.modules[__name__])
 
 
 if __name__ == "__main__":

@@ -43,6 +43,13 @@ def test_run_passes_flags_on(tmp_path):
     ] * 3
 
 
+def test_run_takes_the_setting_that_may_come_first(tmp_path):
+    path = tmp_path / "result.json"
+    own = str(experiment.load("experiments", "genome_run").OWN)
+    assert cli.main(["run", "genome_run", own, "--smoke", "--json", str(path)]) == 0
+    assert json.loads(path.read_text())["settings"]["genome"] == own
+
+
 def test_the_command_runs_as_a_program():
     done = subprocess.run(
         [sys.executable, "-m", "brainjax.cli", "run", "projection", "--k", "0"],
