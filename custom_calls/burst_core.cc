@@ -1,7 +1,8 @@
-// One burst on the CPU. Threads share out the neurons: each sums what arrives at its own, then lets
-// them fire or leak, tile by tile while they are in its cache; at last it lists who fired.
+// One burst on the CPU. Threads share out the synapses or the neurons that they arrive at, to sum
+// them; then the neurons, to let them fire or leak, tile by tile; at last they list who fired.
 #include <algorithm>
 #include <cstdint>
+#include <vector>
 
 #include "burst_tiles.h"
 #include "handler.h"
@@ -29,6 +30,17 @@ BRAINJAX_VECTORIZE void ReceiveMore(const int32_t* sums, const int32_t* arriving
   }
 }
 
+// Adds up two sums of what arrives at each neuron. Returns whether some are 0 although both are not.
+BRAINJAX_VECTORIZE bool AddUp(const int32_t* more, int64_t count, int32_t* sums) {
+  uint32_t cancels = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    const uint32_t sum = static_cast<uint32_t>(sums[i]) + static_cast<uint32_t>(more[i]);
+    cancels |= sum == 0 && more[i] != 0;
+    sums[i] = static_cast<int32_t>(sum);
+  }
+  return cancels != 0;
+}
+
 namespace {
 
 constexpr int64_t kParallelNeurons = 1 << 14;  // fewer are advanced faster than a thread wakes
@@ -38,13 +50,20 @@ static_assert(kMaxParts <= kBurstParts);
 template <typename W>
 class Burst {
  public:
-  Burst(ffi::ThreadPool& pool, const BurstBatch& batch, const PropagationBatch<W>& spikes)
-      : pool_(pool), batch_(batch), spikes_(spikes) {
+  // `scratch` is room for second sums if it has two words for each neuron.
+  Burst(ffi::ThreadPool& pool, const BurstBatch& batch, const PropagationBatch<W>& spikes,
+        int32_t* scratch, int64_t words)
+      : pool_(pool), batch_(batch), spikes_(spikes), scratch_(scratch) {
     const int64_t neurons = batch.size * batch.first.num_neurons;
     const bool many = neurons >= kParallelNeurons || IsWorthThreads(spikes);
     const int64_t threads = many ? pool.num_threads() : 1;
-    // Networks first: threads that share one read its synapses several times.
-    parts_ = std::clamp<int64_t>(threads / batch.size, 1, kMaxParts);
+    // Networks first: threads that share one do more in all.
+    const int64_t parts = std::clamp<int64_t>(threads / batch.size, 1, kMaxParts);
+    const bool has_copy = parts > 1 && words >= 2 * neurons && IsWorthCopy(spikes);
+    division_ = Division::Of(parts, has_copy);
+    queues_ = std::vector<RowQueue>(batch.size * division_.shares);
+    has_more_ = std::vector<char>(batch.size * division_.shares);
+    parts_ = division_.Parts();
     parallel_ = threads > 1;
   }
 
@@ -53,6 +72,7 @@ class Burst {
     if (batch_.first.is_driven != nullptr) {
       ForItems([&](int64_t b, int64_t part) { Send(b, part); });
     }
+    ForItems([&](int64_t b, int64_t part) { AddArrivals(b, part); });
     ForItems([&](int64_t b, int64_t part) { Receive(b, part, !counts); });
     if (counts) ForItems([&](int64_t b, int64_t part) { AdvanceInTurn(b, part); });
     ForItems([&](int64_t b, int64_t part) { List(b, part); });
@@ -77,10 +97,19 @@ class Burst {
   }
 
   // Whole tiles, so that no two parts share a word or a cache line of flags.
-  Span SpanOf(int64_t part) const {
+  Span SpanOf(int64_t part, int64_t parts) const {
     const int64_t n = batch_.first.num_neurons, tiles = (n + kBurstTile - 1) / kBurstTile;
-    return {tiles * part / parts_ * kBurstTile,
-            std::min(n, tiles * (part + 1) / parts_ * kBurstTile)};
+    return {tiles * part / parts * kBurstTile,
+            std::min(n, tiles * (part + 1) / parts * kBurstTile)};
+  }
+  Span SpanOf(int64_t part) const { return SpanOf(part, parts_); }
+
+  // Where a copy of the sums is, and of the marks of neurons whose sum is 0.
+  MarkingAdder AdderOf(const BurstProblem& problem, int64_t b, int64_t copy) const {
+    const int64_t n = problem.num_neurons;
+    int32_t* const more = scratch_ + 2 * b * n;
+    if (copy == 0) return {reinterpret_cast<uint32_t*>(problem.sums), problem.cancelled};
+    return {reinterpret_cast<uint32_t*>(more), reinterpret_cast<uint32_t*>(more + n)};
   }
 
   template <typename Body>
@@ -108,18 +137,47 @@ class Burst {
     }
   }
 
+  // Adds a part of what arrives to one of the copies of the sums.
+  void AddArrivals(int64_t b, int64_t part) {
+    const BurstProblem problem = batch_.At(b);
+    const int64_t copy = division_.CopyOf(part), share = division_.ShareOf(part);
+    const int64_t place = b * division_.shares + share;
+    const Span span = SpanOf(share, division_.shares);
+    const Share targets{static_cast<uint32_t>(span.first),
+                        static_cast<uint32_t>(span.last - span.first)};
+    const MarkingAdder add = AdderOf(problem, b, copy);
+    const bool has_added = AddRows(spikes_.At(b), queues_[place], targets, copy > 0, add, [&] {
+      std::fill(add.sums + span.first, add.sums + span.last, 0u);
+      std::fill(add.cancelled + span.first / kBurstWord,
+                add.cancelled + (span.last + kBurstWord - 1) / kBurstWord, 0u);
+    });
+    if (copy > 0) has_more_[place] = has_added;
+  }
+
+  // Adds up the copies of a tile. A mark says that a copy was 0, or that the sum is.
+  void MergeCopies(const BurstProblem& problem, int64_t b, Span tile) const {
+    const MarkingAdder more = AdderOf(problem, b, 1);
+    const int32_t* const sums = reinterpret_cast<const int32_t*>(more.sums);
+    const bool cancels =
+        AddUp(sums + tile.first, tile.last - tile.first, problem.sums + tile.first);
+    for (int64_t first = tile.first; first < tile.last; first += kBurstWord) {
+      uint32_t marks = more.cancelled[first / kBurstWord];
+      for (int64_t j = first; cancels && j < std::min(first + kBurstWord, tile.last); ++j) {
+        marks |= uint32_t{problem.sums[j] == 0 && sums[j] != 0} << (j - first);
+      }
+      problem.cancelled[first / kBurstWord] |= marks;
+    }
+  }
+
   void Receive(int64_t b, int64_t part, bool advances) {
     const BurstProblem problem = batch_.At(b);
     const Network network(problem, batch_.rules);
     const Span span = SpanOf(part);
-    const int64_t words = (span.last + kBurstWord - 1) / kBurstWord;
-    std::fill(problem.cancelled + span.first / kBurstWord, problem.cancelled + words, 0u);
-    Sum(spikes_.At(b),
-        {static_cast<uint32_t>(span.first), static_cast<uint32_t>(span.last - span.first)},
-        MarkingAdder{reinterpret_cast<uint32_t*>(problem.sums), problem.cancelled});
+    const bool has_more = has_more_[b * division_.shares + division_.ShareOf(part)];
     uint32_t candidates = 0, fires = 0;
     ReceivedTile room;
     ForTiles(span, [&](Span tile) {
+      if (has_more) MergeCopies(problem, b, tile);
       const Received received = room.Of(problem, tile);
       network.Collect(tile, received);
       if (advances) {
@@ -158,6 +216,10 @@ class Burst {
   ffi::ThreadPool& pool_;
   const BurstBatch& batch_;
   const PropagationBatch<W>& spikes_;
+  int32_t* scratch_;
+  Division division_;
+  std::vector<RowQueue> queues_;  // of each share of the synapses' targets
+  std::vector<char> has_more_;    // whether second sums have anything
   int64_t parts_;
   bool parallel_;
 };
@@ -167,7 +229,10 @@ ffi::Error Handler(ffi::ThreadPool pool, BurstOperands operands) {
   const ffi::Error error = operands.Map(&batch);
   if (error.failure() || batch.size == 0) return error;
   return operands.WithSpikes([&](const auto& spikes) {
-    Burst(pool, batch, spikes).Run();
+    // On a GPU, tallies of what is added in memory.
+    Burst(pool, batch, spikes, reinterpret_cast<int32_t*>(operands.tallies->typed_data()),
+          static_cast<int64_t>(operands.tallies->element_count()))
+        .Run();
     return ffi::Error::Success();
   });
 }

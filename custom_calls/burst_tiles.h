@@ -81,8 +81,8 @@ struct Staging {
     const int32_t* id = std::lower_bound(injected.indices, end, static_cast<int32_t>(tile.first));
     const bool tires = problem.IsFatigued(rules);
     if ((id == end || *id >= tile.last) && !tile.Holds(rules.power_neuron) && !tires) return false;
-    std::fill_n(sums, tile.last - tile.first, 0.0f);
-    std::fill_n(touched, tile.last - tile.first, false);
+    std::fill_n(sums, kBurstTile, 0.0f);
+    std::fill_n(touched, kBurstTile, false);
     for (; id < end && *id < tile.last; ++id) {
       if (tile.Holds(*id)) Add(*id - tile.first, injected.values[id - injected.indices]);
     }

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <vector>
 
 #include "handler.h"
 #include "parallel.h"
@@ -19,31 +20,93 @@ BRAINJAX_VECTORIZE void Contributions(float gain, const uint8_t* weights, int64_
   for (int64_t s = 0; s < count; ++s) contributions[s] = Contribution(gain, weights[s]);
 }
 
-namespace {
-
-template <typename W>
-ffi::Error Propagate(ffi::ThreadPool& pool, const PropagationBatch<W>& batch) {
-  if (batch.size == 0) return ffi::Error::Success();
-  const int64_t num_post = batch.first.num_post;
-  const int64_t threads = IsWorthThreads(batch) ? pool.num_threads() : 1;
-  // Batch elements first: threads that share one read its synapses several times.
-  const int64_t parts = std::clamp<int64_t>(threads / batch.size, 1, kMaxParts);
-  auto sum = [&](int64_t item) {
-    const uint32_t first = static_cast<uint32_t>(num_post * (item % parts) / parts);
-    const uint32_t last = static_cast<uint32_t>(num_post * (item % parts + 1) / parts);
-    const Propagation<W> problem = batch.At(item / parts);
-    Sum(problem, {first, last - first}, PlainAdder{reinterpret_cast<uint32_t*>(problem.sums)});
-  };
-  if (threads == 1) {
-    for (int64_t b = 0; b < batch.size; ++b) sum(b);
-  } else {
-    ParallelFor(pool, batch.size * parts, sum);
-  }
-  return ffi::Error::Success();
+BRAINJAX_VECTORIZE void AddUp(const uint32_t* more, int64_t count, uint32_t* sums) {
+  for (int64_t i = 0; i < count; ++i) sums[i] += more[i];
 }
 
+namespace {
+
+// The sums of a batch. `scratch` is room for second ones if `stride`, its words for each batch
+// element, are enough.
+template <typename W>
+class Sums {
+ public:
+  Sums(ffi::ThreadPool& pool, const PropagationBatch<W>& batch, int32_t* scratch, int64_t stride)
+      : pool_(pool), batch_(batch), scratch_(scratch), stride_(stride) {
+    const int64_t num_post = batch.first.num_post;
+    parallel_ = pool.num_threads() > 1 && IsWorthThreads(batch);
+    // Batch elements first: threads that share one do more in all.
+    const int64_t threads = parallel_ ? pool.num_threads() : 1;
+    const int64_t parts = std::clamp<int64_t>(threads / batch.size, 1, kMaxParts);
+    const bool has_copy = parts > 1 && stride >= num_post && IsWorthCopy(batch);
+    division_ = Division::Of(parts, has_copy);
+    queues_ = std::vector<RowQueue>(batch.size * division_.shares);
+    has_more_ = std::vector<char>(batch.size * division_.shares);
+  }
+
+  void Run() {
+    ForItems([&](int64_t b, int64_t part) { Add(b, part); });
+    if (division_.copies > 1) ForItems([&](int64_t b, int64_t part) { Merge(b, part); });
+  }
+
+ private:
+  template <typename Body>
+  void ForItems(const Body& body) {
+    const int64_t parts = division_.Parts();
+    const auto item = [&](int64_t i) { body(i / parts, i % parts); };
+    if (parallel_) return ParallelFor(pool_, batch_.size * parts, item);
+    for (int64_t i = 0; i < batch_.size * parts; ++i) item(i);
+  }
+
+  // Part `part` of `parts` of the targets.
+  Share ShareOf(int64_t part, int64_t parts) const {
+    const int64_t n = batch_.first.num_post;
+    const auto bound = [&](int64_t p) { return static_cast<uint32_t>(n * p / parts); };
+    return {bound(part), bound(part + 1) - bound(part)};
+  }
+
+  uint32_t* Copy(const Propagation<W>& problem, int64_t b, int64_t copy) const {
+    return reinterpret_cast<uint32_t*>(copy == 0 ? problem.sums : scratch_ + b * stride_);
+  }
+
+  void Add(int64_t b, int64_t part) {
+    const int64_t copy = division_.CopyOf(part), share = division_.ShareOf(part);
+    const int64_t place = b * division_.shares + share;
+    const Share targets = ShareOf(share, division_.shares);
+    const Propagation<W> problem = batch_.At(b);
+    uint32_t* const sums = Copy(problem, b, copy);
+    const bool has_added =
+        AddRows(problem, queues_[place], targets, copy > 0, PlainAdder{sums},
+                [&] { std::fill_n(sums + targets.first, targets.size, 0u); });
+    if (copy > 0) has_more_[place] = has_added;
+  }
+
+  void Merge(int64_t b, int64_t part) {
+    if (!has_more_[b * division_.shares + division_.ShareOf(part)]) return;
+    const Share targets = ShareOf(part, division_.Parts());
+    const Propagation<W> problem = batch_.At(b);
+    AddUp(Copy(problem, b, 1) + targets.first, targets.size,
+          Copy(problem, b, 0) + targets.first);
+  }
+
+  ffi::ThreadPool& pool_;
+  const PropagationBatch<W>& batch_;
+  int32_t* scratch_;
+  int64_t stride_;
+  Division division_;
+  bool parallel_;
+  std::vector<RowQueue> queues_;  // of each share
+  std::vector<char> has_more_;    // whether second sums have anything
+};
+
 ffi::Error Handler(ffi::ThreadPool pool, PropagationOperands operands) {
-  return operands.With([&](const auto& batch) { return Propagate(pool, batch); });
+  return operands.With([&](const auto& batch) {
+    if (batch.size > 0) {
+      Sums(pool, batch, operands.scratch->typed_data(), operands.scratch->dimensions().back())
+          .Run();
+    }
+    return ffi::Error::Success();
+  });
 }
 
 }  // namespace

@@ -1,8 +1,11 @@
-// Sums over sparse synapses on the CPU: threads share out the targets, and each reads all synapses.
+// Sums over sparse synapses on the CPU. Two threads take rows in turn and add them to sums of their
+// own, which are then added up; of more threads, each two have a share of the targets, and read all
+// rows. Where there is no room for second sums, or too few synapses, each thread does.
 #ifndef BRAINJAX_PROPAGATION_SUMS_H_
 #define BRAINJAX_PROPAGATION_SUMS_H_
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <type_traits>
 
@@ -11,20 +14,55 @@
 namespace brainjax {
 
 constexpr int64_t kParallelSynapses = 1 << 14;  // fewer are summed faster than a thread wakes
-constexpr int64_t kBlock = 1 << 10;             // synapses that are looked at together
-constexpr int64_t kRowsAhead = 8, kPrefetched = 128, kLine = 16;  // the last two in synapses
-constexpr int64_t kMaxParts = 8;  // of the targets: each reads all synapses
-constexpr int kSecondLevel = 1;  // cache that rows are brought to: the first is for the sums
+constexpr int64_t kNeuronsForSynapse = 16;      // with more, second sums take longer than they save
+constexpr int64_t kBlock = 1 << 11;             // synapses that are read before any is added
+constexpr int64_t kRowsTogether = 16;           // that a thread takes, at least
+constexpr int64_t kTurns = 32;                  // to take all rows, at most
+constexpr int64_t kMaxParts = 8;                // threads of a network
 
-// The contributions of a row, computed apart from the sums so that vector units can do it.
+// The contributions of synapses, computed apart from the sums so that vector units can do it.
 void Contributions(float gain, const float* weights, int64_t count, int32_t* contributions);
 void Contributions(float gain, const uint8_t* weights, int64_t count, int32_t* contributions);
+
+inline void Contributions(float gain, const UnitWeight*, int64_t count, int32_t* contributions) {
+  std::fill_n(contributions, count, Contribution(gain, UnitWeight{}));
+}
 
 // The targets [first, first + size): those that one thread owns, so that no other adds to them.
 struct Share {
   uint32_t first, size;
 
   bool Holds(int32_t target) const { return static_cast<uint32_t>(target) - first < size; }
+};
+
+// How the threads of a network divide its sums.
+struct Division {
+  int64_t copies, shares;  // of the sums, and of the targets of each copy
+
+  // As `parts` threads do; with two copies, an even number of them.
+  static Division Of(int64_t parts, bool has_copy) {
+    const int64_t copies = has_copy && parts > 1 ? 2 : 1;
+    return {copies, parts / copies};
+  }
+
+  int64_t Parts() const { return copies * shares; }
+  int64_t CopyOf(int64_t part) const { return part % copies; }
+  int64_t ShareOf(int64_t part) const { return part / copies; }
+};
+
+// Active neurons that threads take in turn, some at a time: one that wakes late takes fewer.
+class RowQueue {
+ public:
+  // Takes the next of `count`; returns whether there are any.
+  bool Take(int64_t count, Range* places) {
+    const int64_t number = std::max(kRowsTogether, (count + kTurns - 1) / kTurns);
+    const int64_t first = next_.fetch_add(number, std::memory_order_relaxed);
+    *places = {first, std::min(number, count - first)};
+    return first < count;
+  }
+
+ private:
+  std::atomic<int64_t> next_{0};
 };
 
 // Lists the synapses whose targets are in the share. Without a branch: at random targets, a
@@ -47,64 +85,90 @@ struct PlainAdder {
   }
 };
 
-// Adds `contribution(s)` to the target of each of at most kBlock synapses s, if the share has it.
-template <typename Adder, typename Value>
-void AddBlock(const int32_t* targets, int64_t count, Share share, const Adder& add,
-              const Value& contribution) {
-  int32_t found[kBlock];
-  const int64_t size = Find(targets, count, share, found);
-  for (int64_t i = 0; i < size; ++i) add(targets[found[i]], contribution(found[i]));
-}
+// Synapses of several rows. Rows lie anywhere: a processor reads many of them at a time as long as
+// no sum waits for one.
+struct Block {
+  int32_t targets[kBlock], contributions[kBlock];
+  int64_t size = 0;
 
-// Asks for the beginning of a row: rows lie anywhere, which no processor foresees.
-template <typename W>
-void Prefetch(const Propagation<W>& problem, int64_t place) {
-  if (place >= problem.count) return;
-  const Range row = problem.Row(place);
-  for (int64_t s = row.first; s < row.first + std::min(row.length, kPrefetched); s += kLine) {
-    __builtin_prefetch(problem.indices + s, 0, kSecondLevel);
-    if constexpr (!std::is_same_v<W, UnitWeight>) {
-      __builtin_prefetch(problem.weights + s, 0, kSecondLevel);
-    }
+  // Reads as many of the synapses [first, first + count) as there is room for.
+  template <typename W>
+  int64_t Read(const Propagation<W>& problem, int64_t first, int64_t count, float gain) {
+    const int64_t number = std::min(count, kBlock - size);
+    std::copy_n(problem.indices + first, number, targets + size);
+    const W* weights = std::is_same_v<W, UnitWeight> ? nullptr : problem.weights + first;
+    Contributions(gain, weights, number, contributions + size);
+    size += number;
+    return number;
   }
-}
 
-// The sums of a share: calls add(target, contribution) for every synapse onto it.
-template <typename W, typename Adder>
-void Sum(const Propagation<W>& problem, Share share, const Adder& add) {
-  std::fill_n(problem.sums + share.first, share.size, 0);
-  for (int64_t place = 0; place < problem.count; ++place) {
-    Prefetch(problem, place + kRowsAhead);
-    const Range row = problem.Row(place);
-    const float gain = problem.Gain(place);
-    for (int64_t s = row.first; s < row.first + row.length; s += kBlock) {
-      const int32_t* targets = problem.indices + s;
-      const int64_t count = std::min(kBlock, row.first + row.length - s);
-      if constexpr (std::is_same_v<W, UnitWeight>) {
-        const int32_t one = Contribution(gain, UnitWeight{});
-        AddBlock(targets, count, share, add, [&](int32_t) { return one; });
-      } else {
-        int32_t contributions[kBlock];
-        Contributions(gain, problem.weights + s, count, contributions);
-        AddBlock(targets, count, share, add,
-                 [&](int32_t i) { return contributions[i]; });
+  // Calls add(target, contribution) for those onto the share, and empties the block. `is_all`: only
+  // strays are not onto it.
+  template <typename Adder>
+  void Add(Share share, bool is_all, const Adder& add) {
+    if (is_all) {
+      for (int64_t s = 0; s < size; ++s) {
+        if (share.Holds(targets[s])) add(targets[s], contributions[s]);
+      }
+    } else {
+      int32_t found[kBlock];
+      const int64_t number = Find(targets, size, share, found);
+      for (int64_t i = 0; i < number; ++i) add(targets[found[i]], contributions[found[i]]);
+    }
+    size = 0;
+  }
+};
+
+// Takes rows from the queue until none are left, and calls add(target, contribution) for each of
+// their synapses onto the share; before, clear(). Returns whether it did: where there is nothing to
+// take, sums that `may_stay` are left as they were.
+template <typename W, typename Adder, typename Clear>
+bool AddRows(const Propagation<W>& problem, RowQueue& queue, Share share, bool may_stay,
+             const Adder& add, const Clear& clear) {
+  Range places;
+  bool has_some = queue.Take(problem.count, &places);
+  if (may_stay && !has_some) return false;
+  clear();
+  const bool is_all = share.size == problem.num_post;
+  Block block;
+  for (; has_some; has_some = queue.Take(problem.count, &places)) {
+    for (int64_t place = places.first; place < places.first + places.length; ++place) {
+      const float gain = problem.Gain(place);
+      for (Range row = problem.Row(place); row.length > 0;) {
+        const int64_t read = block.Read(problem, row.first, row.length, gain);
+        row = {row.first + read, row.length - read};
+        if (block.size == kBlock) block.Add(share, is_all, add);
       }
     }
   }
+  block.Add(share, is_all, add);
+  return true;
 }
 
-// Whether there are synapses enough.
+// How many synapses a batch has, and active neurons; no more than `most` are counted.
 template <typename W>
-bool IsWorthThreads(const PropagationBatch<W>& batch) {
+int64_t CountUpTo(const PropagationBatch<W>& batch, int64_t most) {
   int64_t synapses = 0;
   for (int64_t b = 0; b < batch.size; ++b) {
     const Propagation<W> problem = batch.At(b);
-    for (int64_t place = 0; place < problem.count; ++place) {
+    for (int64_t place = 0; place < problem.count && synapses < most; ++place) {
       synapses += 1 + problem.Row(place).length;
-      if (synapses >= kParallelSynapses) return true;
     }
   }
-  return false;
+  return std::min(synapses, most);
+}
+
+// Whether there are synapses enough for second sums.
+template <typename W>
+bool IsWorthCopy(const PropagationBatch<W>& batch) {
+  const int64_t enough = batch.size * int64_t{batch.first.num_post} / kNeuronsForSynapse;
+  return CountUpTo(batch, enough) == enough;
+}
+
+// Whether there are enough for threads.
+template <typename W>
+bool IsWorthThreads(const PropagationBatch<W>& batch) {
+  return CountUpTo(batch, kParallelSynapses) == kParallelSynapses;
 }
 
 }  // namespace brainjax

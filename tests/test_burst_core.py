@@ -77,10 +77,12 @@ def test_every_size(n, backend):
 
 
 @each_kernel
-@pytest.mark.parametrize("num_kinds", [None, 65_536])
+@pytest.mark.parametrize(
+    ("num_kinds", "kind"), [(None, "usual"), (65_536, "usual"), (None, "cancelling")]
+)
 @pytest.mark.parametrize("rules", [RULES["power and fatigue"], RULES["in batches of many"]])
-def test_threads_share_a_network(rules, num_kinds, backend):
-    operands = draw(1, 70_001, num_kinds=num_kinds)
+def test_threads_share_a_network(rules, num_kinds, kind, backend):
+    operands = draw(1, 70_001, kind, num_kinds=num_kinds)
     expected = on_cpu(functools.partial(advance, rules, backend="reference"), operands)
     assert_same_bits(advance(rules, operands, backend), expected)
 

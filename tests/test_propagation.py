@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import (
+    BACKENDS,
     assert_same_bits,
     each_backend,
     on_gpu,
@@ -30,6 +31,7 @@ each_layout = pytest.mark.parametrize("layout", ["compressed", "fixed"])
 each_kind = pytest.mark.parametrize("kind", ["unit", "uint8", "float32"])
 # Both sides of a slice that one block of the CUDA kernel adds up, and of the largest such slice.
 each_size = pytest.mark.parametrize("num_post", [1, 1_024, 1_025, 262_144, 262_145, 5_000_003])
+each_kernel = pytest.mark.parametrize("backend", BACKENDS[-1:])
 values_of_spikes = st.floats(-4, 4, width=32, allow_subnormal=False)
 INT32 = np.iinfo(np.int32)
 
@@ -148,6 +150,45 @@ def test_count_may_be_anything(layout, count, backend):
     active = drawn_set(30, 30, 31).replace(count=jnp.asarray(count, jnp.int32))
     expected = expected_integers(synapses, active, 9)
     assert_same_bits(integers(synapses, active, 9, backend), expected)
+
+
+@each_kernel
+@each_layout
+@each_kind
+def test_threads_share_the_synapses(layout, kind, backend):
+    """Of few and many neurons, onto few and onto so many that second sums would take longer."""
+    for num_post in (2_000, 600_000):
+        synapses = drawn_synapses(layout, kind, (1_000, num_post, 101), fraction_bits=14)
+        for count, graded in ((3, True), (250, False), (400, True), (1_000, False)):
+            active = drawn_set(1_000, count, 1_000, graded=graded)
+            expected = expected_integers(synapses, active, num_post)
+            assert_same_bits(integers(synapses, active, num_post, backend), expected)
+
+
+def rows_of_any_length(num_pre, num_post, longest):
+    """Unit synapses: a row that is much longer than others, beside many of a few."""
+    rng = np.random.default_rng(8)
+    lengths = np.minimum((rng.pareto(1.0, num_pre) * 30).astype(np.int64), longest)
+    lengths[num_pre // 2] = longest
+    indptr = np.concatenate([[0], np.cumsum(lengths)])
+    indices = rng.integers(0, num_post, indptr[-1])
+    return compressed_rows(indptr, indices, num_post, fraction_bits=0), lengths
+
+
+def spikes_arriving(synapses, lengths, active, num_post):
+    listed = np.zeros(lengths.size, bool)
+    listed[np.asarray(active.indices[: int(active.count)])] = True
+    targets = np.asarray(synapses.indices)[: lengths.sum()]
+    return np.bincount(targets[np.repeat(listed, lengths)], minlength=num_post).astype(np.int32)
+
+
+@each_kernel
+def test_threads_divide_rows_of_any_length(backend):
+    synapses, lengths = rows_of_any_length(3_000, 5_000, 30_000)
+    for count in (3_000, 1_000):
+        active = drawn_set(3_000, count, 3_000)
+        expected = spikes_arriving(synapses, lengths, active, 5_000)
+        assert_same_bits(integers(synapses, active, 5_000, backend), expected)
 
 
 @each_backend
@@ -373,20 +414,12 @@ def test_gpu_sums_are_exact(layout, kind, num_post, sort, monkeypatch):
 def test_gpu_divides_rows_of_any_length(sort, monkeypatch):
     """One row of a million synapses beside many of a few; more synapses than one round sorts."""
     monkeypatch.setattr(propagation, "SORT_FROM_POST", 0 if sort else 2**31)
-    num_pre, num_post = 100_000, 400_000
-    rng = np.random.default_rng(8)
-    lengths = np.minimum((rng.pareto(1.0, num_pre) * 30).astype(np.int64), 1_000_000)
-    lengths[num_pre // 2] = 1_000_000
-    indptr = np.concatenate([[0], np.cumsum(lengths)])
-    indices = rng.integers(0, num_post, indptr[-1])
-    synapses = compressed_rows(indptr, indices, num_post, fraction_bits=0)
-    call = jax.jit(functools.partial(propagate_integers, num_post=num_post, backend="kernel"))
-    for count in (num_pre, num_pre // 3):
-        active = drawn_set(num_pre, count, num_pre)
-        listed = np.zeros(num_pre, bool)
-        listed[np.asarray(active.indices[:count])] = True
-        expected = np.bincount(indices[np.repeat(listed, lengths)], minlength=num_post)
-        assert_same_bits(on_gpu(call, synapses, active), expected.astype(np.int32))
+    synapses, lengths = rows_of_any_length(100_000, 400_000, 1_000_000)
+    call = jax.jit(functools.partial(propagate_integers, num_post=400_000, backend="kernel"))
+    for count in (100_000, 33_333):
+        active = drawn_set(100_000, count, 100_000)
+        expected = spikes_arriving(synapses, lengths, active, 400_000)
+        assert_same_bits(on_gpu(call, synapses, active), expected)
 
 
 def batch_of(layout, size):

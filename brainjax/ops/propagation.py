@@ -54,9 +54,10 @@ def propagate_spikes(
 
     Cost: the synapses of the listed neurons, and one write of the result; unlisted ones cost
         nothing. A batch of active sets does not copy unbatched synapses. The gradient keeps
-        references to the operands, no copies. On a GPU, rows of any length take 12 bytes of
-        scratch per entry of the list; onto 2^21 neurons and more, 2 bytes (6 with weights) are
-        added per synapse that the list could reach, for 2^26 at most.
+        references to the operands, no copies. Scratch is 4 bytes for each postsynaptic neuron where
+        these are fewer than 2^21, and at least 12 for each entry of the list where rows have any
+        length; onto 2^21 neurons and more, 2 bytes (6 with weights) are added per synapse that the
+        list could reach, for 2^26 at most.
     Determinism: bit-identical on every backend, alone and batched, in any order of synapses.
     """
     check(synapses, backend)
@@ -172,6 +173,8 @@ def _integers_kernel(synapses, active, num_post):
     fixed = isinstance(synapses, FixedFanOut)
     least = sort_from(synapses, active, num_post)
     words = scratch_words(synapses, active, num_post, least > 0)
+    if num_post < SORT_FROM_POST:  # on a CPU, sums of a second thread
+        words = max(words, -(-num_post // 4) * 4)
     results = [jax.ShapeDtypeStruct((size,), jnp.int32) for size in (num_post, words)]
     # "expand_dims" and not "broadcast_all": a batch of active sets must not copy the synapses.
     call = jax.ffi.ffi_call(backends.target(HANDLER), results, vmap_method="expand_dims")
@@ -196,7 +199,7 @@ def sort_from(synapses: SparseRows, active: ActiveSet, num_post: int) -> int:
 
 
 def scratch_words(synapses: SparseRows, active: ActiveSet, num_post: int, may_sort: bool) -> int:
-    """Scratch of the CUDA kernel, in words of 4 bytes; the CPU kernel leaves it alone."""
+    """Scratch of the CUDA kernel, in words of 4 bytes."""
     words = 0
     if isinstance(synapses, CompressedRows):
         # Of each entry the synapses before its own, and the first of these.
