@@ -166,11 +166,7 @@ void Accumulate(ffi::ThreadPool& pool, const Accumulation& call) {
   const int64_t strips = (call.num_post + kStrip - 1) / kStrip;
   const int64_t items = call.batch * strips;
   auto sum = [&](int64_t item) { SumItem<W>(call, item / strips, item % strips); };
-  if (items * kStrip * call.rows.capacity < kParallelWeights) {
-    for (int64_t item = 0; item < items; ++item) sum(item);
-  } else {
-    ParallelFor(pool, items, sum);
-  }
+  ParallelFor(pool, items, sum, items * kStrip * call.rows.capacity >= kParallelWeights);
 }
 
 ffi::Error Handler(ffi::ThreadPool pool, AccumulationOperands operands) {

@@ -2,7 +2,6 @@
 // them; then the neurons, to let them fire or leak, tile by tile; at last they list who fired.
 #include <algorithm>
 #include <cstdint>
-#include <vector>
 
 #include "burst_tiles.h"
 #include "handler.h"
@@ -30,17 +29,6 @@ BRAINJAX_VECTORIZE void ReceiveMore(const int32_t* sums, const int32_t* arriving
   }
 }
 
-// Adds up two sums of what arrives at each neuron. Returns whether some are 0 although both are not.
-BRAINJAX_VECTORIZE bool AddUp(const int32_t* more, int64_t count, int32_t* sums) {
-  uint32_t cancels = 0;
-  for (int64_t i = 0; i < count; ++i) {
-    const uint32_t sum = static_cast<uint32_t>(sums[i]) + static_cast<uint32_t>(more[i]);
-    cancels |= sum == 0 && more[i] != 0;
-    sums[i] = static_cast<int32_t>(sum);
-  }
-  return cancels != 0;
-}
-
 namespace {
 
 constexpr int64_t kParallelNeurons = 1 << 14;  // fewer are advanced faster than a thread wakes
@@ -53,19 +41,13 @@ class Burst {
   // `scratch` is room for second sums if it has two words for each neuron.
   Burst(ffi::ThreadPool& pool, const BurstBatch& batch, const PropagationBatch<W>& spikes,
         int32_t* scratch, int64_t words)
-      : pool_(pool), batch_(batch), spikes_(spikes), scratch_(scratch) {
-    const int64_t neurons = batch.size * batch.first.num_neurons;
-    const bool many = neurons >= kParallelNeurons || IsWorthThreads(spikes);
-    const int64_t threads = many ? pool.num_threads() : 1;
-    // Networks first: threads that share one do more in all.
-    const int64_t parts = std::clamp<int64_t>(threads / batch.size, 1, kMaxParts);
-    const bool has_copy = parts > 1 && words >= 2 * neurons && IsWorthCopy(spikes);
-    division_ = Division::Of(parts, has_copy);
-    queues_ = std::vector<RowQueue>(batch.size * division_.shares);
-    has_more_ = std::vector<char>(batch.size * division_.shares);
-    parts_ = division_.Parts();
-    parallel_ = threads > 1;
-  }
+      : pool_(pool),
+        batch_(batch),
+        scratch_(scratch),
+        parallel_(pool.num_threads() > 1 && (NumNeurons(batch) >= kParallelNeurons ||
+                                             HasAtLeast(spikes, kParallelSynapses))),
+        division_(spikes, parallel_ ? pool.num_threads() : 1, words >= 2 * NumNeurons(batch)),
+        parts_(division_.Parts()) {}
 
   void Run() {
     const bool counts = batch_.rules.batch_threshold >= 0;
@@ -83,17 +65,17 @@ class Burst {
   }
 
  private:
+  static int64_t NumNeurons(const BurstBatch& batch) {
+    return batch.size * batch.first.num_neurons;
+  }
+
   template <typename Body>
   void ForItems(const Body& body) {
     auto item = [&](int64_t i) {
       const KeepSubnormals keep;
       body(i / parts_, i % parts_);
     };
-    if (parallel_) {
-      ParallelFor(pool_, batch_.size * parts_, item);
-    } else {
-      for (int64_t i = 0; i < batch_.size * parts_; ++i) item(i);
-    }
+    ParallelFor(pool_, batch_.size * parts_, item, parallel_);
   }
 
   // Whole tiles, so that no two parts share a word or a cache line of flags.
@@ -140,32 +122,28 @@ class Burst {
   // Adds a part of what arrives to one of the copies of the sums.
   void AddArrivals(int64_t b, int64_t part) {
     const BurstProblem problem = batch_.At(b);
-    const int64_t copy = division_.CopyOf(part), share = division_.ShareOf(part);
-    const int64_t place = b * division_.shares + share;
-    const Span span = SpanOf(share, division_.shares);
+    const Span span = SpanOf(division_.ShareOf(part), division_.Shares());
     const Share targets{static_cast<uint32_t>(span.first),
                         static_cast<uint32_t>(span.last - span.first)};
-    const MarkingAdder add = AdderOf(problem, b, copy);
-    const bool has_added = AddRows(spikes_.At(b), queues_[place], targets, copy > 0, add, [&] {
+    const MarkingAdder add = AdderOf(problem, b, division_.CopyOf(part));
+    division_.Add(b, part, targets, add, [&] {
       std::fill(add.sums + span.first, add.sums + span.last, 0u);
       std::fill(add.cancelled + span.first / kBurstWord,
                 add.cancelled + (span.last + kBurstWord - 1) / kBurstWord, 0u);
     });
-    if (copy > 0) has_more_[place] = has_added;
   }
 
   // Adds up the copies of a tile. A mark says that a copy was 0, or that the sum is.
   void MergeCopies(const BurstProblem& problem, int64_t b, Span tile) const {
-    const MarkingAdder more = AdderOf(problem, b, 1);
-    const int32_t* const sums = reinterpret_cast<const int32_t*>(more.sums);
+    const MarkingAdder all = AdderOf(problem, b, 0), more = AdderOf(problem, b, 1);
     const bool cancels =
-        AddUp(sums + tile.first, tile.last - tile.first, problem.sums + tile.first);
+        AddUp(more.sums + tile.first, tile.last - tile.first, all.sums + tile.first);
     for (int64_t first = tile.first; first < tile.last; first += kBurstWord) {
       uint32_t marks = more.cancelled[first / kBurstWord];
       for (int64_t j = first; cancels && j < std::min(first + kBurstWord, tile.last); ++j) {
-        marks |= uint32_t{problem.sums[j] == 0 && sums[j] != 0} << (j - first);
+        marks |= uint32_t{all.sums[j] == 0 && more.sums[j] != 0} << (j - first);
       }
-      problem.cancelled[first / kBurstWord] |= marks;
+      all.cancelled[first / kBurstWord] |= marks;
     }
   }
 
@@ -173,11 +151,10 @@ class Burst {
     const BurstProblem problem = batch_.At(b);
     const Network network(problem, batch_.rules);
     const Span span = SpanOf(part);
-    const bool has_more = has_more_[b * division_.shares + division_.ShareOf(part)];
     uint32_t candidates = 0, fires = 0;
     ReceivedTile room;
     ForTiles(span, [&](Span tile) {
-      if (has_more) MergeCopies(problem, b, tile);
+      if (division_.HasMore(b, part)) MergeCopies(problem, b, tile);
       const Received received = room.Of(problem, tile);
       network.Collect(tile, received);
       if (advances) {
@@ -215,13 +192,10 @@ class Burst {
 
   ffi::ThreadPool& pool_;
   const BurstBatch& batch_;
-  const PropagationBatch<W>& spikes_;
   int32_t* scratch_;
-  Division division_;
-  std::vector<RowQueue> queues_;  // of each share of the synapses' targets
-  std::vector<char> has_more_;    // whether second sums have anything
-  int64_t parts_;
   bool parallel_;
+  Division<W> division_;
+  int64_t parts_;
 };
 
 ffi::Error Handler(ffi::ThreadPool pool, BurstOperands operands) {

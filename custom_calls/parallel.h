@@ -21,18 +21,20 @@
 
 namespace brainjax {
 
-// Calls body(i) for every i in [0, count), on the pool's threads and on this one.
+// Calls body(i) for every i in [0, count), on the pool's threads and on this one, or, where threads
+// are not worth while, on this one in order.
 //
 // The caller may itself be a thread of the pool, so it never waits for work that has not started:
 // it takes items until none are left, then waits for those that other threads are running. A task
 // that starts later finds nothing to take and does not touch `body`.
 template <typename Body>
-void ParallelFor(xla::ffi::ThreadPool& pool, int64_t count, const Body& body) {
+void ParallelFor(xla::ffi::ThreadPool& pool, int64_t count, const Body& body,
+                 bool worth_while = true) {
   struct Progress {
     std::atomic<int64_t> taken{0};
     std::atomic<int64_t> finished{0};
   };
-  const int64_t helpers = std::min<int64_t>(pool.num_threads(), count) - 1;
+  const int64_t helpers = worth_while ? std::min<int64_t>(pool.num_threads(), count) - 1 : 0;
   if (helpers < 1) {
     for (int64_t i = 0; i < count; ++i) body(i);
     return;

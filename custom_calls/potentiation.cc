@@ -46,11 +46,8 @@ void PotentiateBatch(ffi::ThreadPool& pool, const Potentiation& call) {
   auto strengthen = [&](int64_t item) {
     StrengthenRows<W>(call, item / tasks, item % tasks * kRowsPerTask);
   };
-  if (items * kRowsPerTask * call.post.capacity < kParallelSynapses) {
-    for (int64_t item = 0; item < items; ++item) strengthen(item);
-  } else {
-    ParallelFor(pool, items, strengthen);
-  }
+  ParallelFor(pool, items, strengthen,
+              items * kRowsPerTask * call.post.capacity >= kParallelSynapses);
 }
 
 ffi::Error Handler(ffi::ThreadPool pool, PotentiationOperands operands) {

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <vector>
 
 #include "handler.h"
 #include "parallel.h"
@@ -20,8 +19,13 @@ BRAINJAX_VECTORIZE void Contributions(float gain, const uint8_t* weights, int64_
   for (int64_t s = 0; s < count; ++s) contributions[s] = Contribution(gain, weights[s]);
 }
 
-BRAINJAX_VECTORIZE void AddUp(const uint32_t* more, int64_t count, uint32_t* sums) {
-  for (int64_t i = 0; i < count; ++i) sums[i] += more[i];
+BRAINJAX_VECTORIZE bool AddUp(const uint32_t* more, int64_t count, uint32_t* sums) {
+  uint32_t cancels = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    sums[i] += more[i];
+    cancels |= sums[i] == 0 && more[i] != 0;
+  }
+  return cancels != 0;
 }
 
 namespace {
@@ -32,21 +36,16 @@ template <typename W>
 class Sums {
  public:
   Sums(ffi::ThreadPool& pool, const PropagationBatch<W>& batch, int32_t* scratch, int64_t stride)
-      : pool_(pool), batch_(batch), scratch_(scratch), stride_(stride) {
-    const int64_t num_post = batch.first.num_post;
-    parallel_ = pool.num_threads() > 1 && IsWorthThreads(batch);
-    // Batch elements first: threads that share one do more in all.
-    const int64_t threads = parallel_ ? pool.num_threads() : 1;
-    const int64_t parts = std::clamp<int64_t>(threads / batch.size, 1, kMaxParts);
-    const bool has_copy = parts > 1 && stride >= num_post && IsWorthCopy(batch);
-    division_ = Division::Of(parts, has_copy);
-    queues_ = std::vector<RowQueue>(batch.size * division_.shares);
-    has_more_ = std::vector<char>(batch.size * division_.shares);
-  }
+      : pool_(pool),
+        batch_(batch),
+        scratch_(scratch),
+        stride_(stride),
+        parallel_(pool.num_threads() > 1 && HasAtLeast(batch, kParallelSynapses)),
+        division_(batch, parallel_ ? pool.num_threads() : 1, stride >= batch.first.num_post) {}
 
   void Run() {
     ForItems([&](int64_t b, int64_t part) { Add(b, part); });
-    if (division_.copies > 1) ForItems([&](int64_t b, int64_t part) { Merge(b, part); });
+    if (division_.HasCopies()) ForItems([&](int64_t b, int64_t part) { Merge(b, part); });
   }
 
  private:
@@ -54,8 +53,7 @@ class Sums {
   void ForItems(const Body& body) {
     const int64_t parts = division_.Parts();
     const auto item = [&](int64_t i) { body(i / parts, i % parts); };
-    if (parallel_) return ParallelFor(pool_, batch_.size * parts, item);
-    for (int64_t i = 0; i < batch_.size * parts; ++i) item(i);
+    ParallelFor(pool_, batch_.size * parts, item, parallel_);
   }
 
   // Part `part` of `parts` of the targets.
@@ -70,19 +68,14 @@ class Sums {
   }
 
   void Add(int64_t b, int64_t part) {
-    const int64_t copy = division_.CopyOf(part), share = division_.ShareOf(part);
-    const int64_t place = b * division_.shares + share;
-    const Share targets = ShareOf(share, division_.shares);
-    const Propagation<W> problem = batch_.At(b);
-    uint32_t* const sums = Copy(problem, b, copy);
-    const bool has_added =
-        AddRows(problem, queues_[place], targets, copy > 0, PlainAdder{sums},
-                [&] { std::fill_n(sums + targets.first, targets.size, 0u); });
-    if (copy > 0) has_more_[place] = has_added;
+    const Share targets = ShareOf(division_.ShareOf(part), division_.Shares());
+    uint32_t* const sums = Copy(batch_.At(b), b, division_.CopyOf(part));
+    division_.Add(b, part, targets, PlainAdder{sums},
+                  [&] { std::fill_n(sums + targets.first, targets.size, 0u); });
   }
 
   void Merge(int64_t b, int64_t part) {
-    if (!has_more_[b * division_.shares + division_.ShareOf(part)]) return;
+    if (!division_.HasMore(b, part)) return;
     const Share targets = ShareOf(part, division_.Parts());
     const Propagation<W> problem = batch_.At(b);
     AddUp(Copy(problem, b, 1) + targets.first, targets.size,
@@ -93,10 +86,8 @@ class Sums {
   const PropagationBatch<W>& batch_;
   int32_t* scratch_;
   int64_t stride_;
-  Division division_;
   bool parallel_;
-  std::vector<RowQueue> queues_;  // of each share
-  std::vector<char> has_more_;    // whether second sums have anything
+  Division<W> division_;
 };
 
 ffi::Error Handler(ffi::ThreadPool pool, PropagationOperands operands) {

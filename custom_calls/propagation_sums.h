@@ -8,6 +8,7 @@
 #include <atomic>
 #include <cstdint>
 #include <type_traits>
+#include <vector>
 
 #include "propagation.h"
 
@@ -24,6 +25,9 @@ constexpr int64_t kMaxParts = 8;                // threads of a network
 void Contributions(float gain, const float* weights, int64_t count, int32_t* contributions);
 void Contributions(float gain, const uint8_t* weights, int64_t count, int32_t* contributions);
 
+// Adds `more` to the sums. Returns whether some are 0 now although both were not.
+bool AddUp(const uint32_t* more, int64_t count, uint32_t* sums);
+
 inline void Contributions(float gain, const UnitWeight*, int64_t count, int32_t* contributions) {
   std::fill_n(contributions, count, Contribution(gain, UnitWeight{}));
 }
@@ -33,21 +37,6 @@ struct Share {
   uint32_t first, size;
 
   bool Holds(int32_t target) const { return static_cast<uint32_t>(target) - first < size; }
-};
-
-// How the threads of a network divide its sums.
-struct Division {
-  int64_t copies, shares;  // of the sums, and of the targets of each copy
-
-  // As `parts` threads do; with two copies, an even number of them.
-  static Division Of(int64_t parts, bool has_copy) {
-    const int64_t copies = has_copy && parts > 1 ? 2 : 1;
-    return {copies, parts / copies};
-  }
-
-  int64_t Parts() const { return copies * shares; }
-  int64_t CopyOf(int64_t part) const { return part % copies; }
-  int64_t ShareOf(int64_t part) const { return part / copies; }
 };
 
 // Active neurons that threads take in turn, some at a time: one that wakes late takes fewer.
@@ -145,31 +134,60 @@ bool AddRows(const Propagation<W>& problem, RowQueue& queue, Share share, bool m
   return true;
 }
 
-// How many synapses a batch has, and active neurons; no more than `most` are counted.
+// Whether a batch has at least so many synapses and active neurons; no more are counted.
 template <typename W>
-int64_t CountUpTo(const PropagationBatch<W>& batch, int64_t most) {
+bool HasAtLeast(const PropagationBatch<W>& batch, int64_t least) {
   int64_t synapses = 0;
   for (int64_t b = 0; b < batch.size; ++b) {
     const Propagation<W> problem = batch.At(b);
-    for (int64_t place = 0; place < problem.count && synapses < most; ++place) {
+    for (int64_t place = 0; place < problem.count && synapses < least; ++place) {
       synapses += 1 + problem.Row(place).length;
     }
   }
-  return std::min(synapses, most);
+  return synapses >= least;
 }
 
-// Whether there are synapses enough for second sums.
+// How threads divide the sums of a batch: each network's in parts. Two that have the same share of
+// its targets take rows in turn, and one adds to second sums, if it wakes before all are taken.
 template <typename W>
-bool IsWorthCopy(const PropagationBatch<W>& batch) {
-  const int64_t enough = batch.size * int64_t{batch.first.num_post} / kNeuronsForSynapse;
-  return CountUpTo(batch, enough) == enough;
-}
+class Division {
+ public:
+  Division(const PropagationBatch<W>& batch, int64_t threads, bool has_room) : batch_(batch) {
+    // Networks first: threads that share one do more in all.
+    const int64_t parts = std::clamp<int64_t>(threads / batch.size, 1, kMaxParts);
+    const int64_t neurons = batch.size * int64_t{batch.first.num_post};
+    const bool copies = parts > 1 && has_room && HasAtLeast(batch, neurons / kNeuronsForSynapse);
+    copies_ = copies ? 2 : 1;
+    shares_ = parts / copies_;
+    queues_ = std::vector<RowQueue>(batch.size * shares_);
+    has_more_ = std::vector<char>(batch.size * shares_);
+  }
 
-// Whether there are enough for threads.
-template <typename W>
-bool IsWorthThreads(const PropagationBatch<W>& batch) {
-  return CountUpTo(batch, kParallelSynapses) == kParallelSynapses;
-}
+  int64_t Parts() const { return copies_ * shares_; }
+  int64_t Shares() const { return shares_; }
+  bool HasCopies() const { return copies_ > 1; }
+  int64_t CopyOf(int64_t part) const { return part % copies_; }
+  int64_t ShareOf(int64_t part) const { return part / copies_; }
+  // Whether there is anything in the second sums of the part's share.
+  bool HasMore(int64_t b, int64_t part) const { return has_more_[Place(b, part)]; }
+
+  // Adds what a part can take to its copy of the sums, behind clear().
+  template <typename Adder, typename Clear>
+  void Add(int64_t b, int64_t part, Share targets, const Adder& add, const Clear& clear) {
+    const bool is_more = CopyOf(part) > 0;
+    const bool has_added =
+        AddRows(batch_.At(b), queues_[Place(b, part)], targets, is_more, add, clear);
+    if (is_more) has_more_[Place(b, part)] = has_added;
+  }
+
+ private:
+  int64_t Place(int64_t b, int64_t part) const { return b * shares_ + ShareOf(part); }
+
+  const PropagationBatch<W>& batch_;
+  int64_t copies_, shares_;  // of the sums, and of the targets of each copy
+  std::vector<RowQueue> queues_;  // of each share
+  std::vector<char> has_more_;    // bool has no addresses of its own there
+};
 
 }  // namespace brainjax
 

@@ -31,6 +31,8 @@ def has_kernels() -> bool:
 # "auto", which configurations have by default, is the latter.
 BACKENDS = ("reference", "kernel" if has_kernels() else "auto")
 each_backend = pytest.mark.parametrize("backend", BACKENDS)
+# What is fastest here: the reference takes long to compile, or is what it is compared with.
+each_kernel = pytest.mark.parametrize("backend", BACKENDS[-1:])
 # Where plain JAX takes long to compile, or only has the bits that it has elsewhere: the last one,
 # and all of them among the slow tests.
 each_backend_slowly = pytest.mark.parametrize(

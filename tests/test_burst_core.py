@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from bursts import KINDS, RULES, in_numpy, network, spread
 from helpers import (
-    BACKENDS,
     assert_same_bits,
     at,
     each_backend,
     each_backend_slowly,
+    each_kernel,
     has_kernels,
     on_cpu,
     on_gpu,
@@ -31,8 +31,6 @@ from brainjax.ops.burst_core import HANDLER
 SIZES = (1, 31, 33, 511, 513, 1_023, 1_025, 4_097)
 each_rule = pytest.mark.parametrize("rules", RULES.values(), ids=RULES)
 each_kind = pytest.mark.parametrize("kind", KINDS)
-# Of shapes that take long to compile: the reference is the definition itself.
-each_kernel = pytest.mark.parametrize("backend", BACKENDS[-1:])
 
 
 @functools.partial(jax.jit, static_argnames=("rules", "backend", "keeps_inputs"))

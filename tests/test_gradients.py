@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import BACKENDS, at, each_backend, stacked
+from helpers import BACKENDS, at, each_backend, each_kernel, stacked
 
 from brainjax import assemblies, calculus, connectivity, ops, simulation
 
@@ -212,7 +212,7 @@ def test_softened_gradient_matches_finite_differences(field):
         np.testing.assert_allclose(slope, difference, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("backend", BACKENDS[-1:])  # what this installation is fastest with
+@each_kernel
 def test_gradients_of_many_brains_are_each_alone(backend):
     config = anatomy(backend)
     batch = stacked([graded_params(config, seed) for seed in range(3)])

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import (
-    BACKENDS,
     assert_same_bits,
     each_backend,
+    each_kernel,
     on_gpu,
     random_active,
     stacked,
@@ -31,7 +31,6 @@ each_layout = pytest.mark.parametrize("layout", ["compressed", "fixed"])
 each_kind = pytest.mark.parametrize("kind", ["unit", "uint8", "float32"])
 # Both sides of a slice that one block of the CUDA kernel adds up, and of the largest such slice.
 each_size = pytest.mark.parametrize("num_post", [1, 1_024, 1_025, 262_144, 262_145, 5_000_003])
-each_kernel = pytest.mark.parametrize("backend", BACKENDS[-1:])
 values_of_spikes = st.floats(-4, 4, width=32, allow_subnormal=False)
 INT32 = np.iinfo(np.int32)
 
