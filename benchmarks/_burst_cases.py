@@ -18,6 +18,7 @@ _INJECTION, _SYNAPSE, _CANDIDATE = 8, 8, 18
 # Injected neurons fire, and nobody else ever gets near: a sum of weights is below 2^-8.
 _POTENTIAL, _THRESHOLD, _LEAK, _FRACTION_BITS = 2.0, 1.0, 0.25, 20
 _WEIGHT = 2.0**-_FRACTION_BITS
+_LOOP_BYTES = 2 * 10**9  # of the drives of one loop, at most
 _KEY = jax.random.key(0)  # from which a state is made; nothing is drawn
 
 
@@ -29,6 +30,11 @@ class Network:
     params: burst.Params
     injected: np.ndarray  # [bursts, injected] ascending ids; each comes up at most once
     fan_out: int
+
+    def rounds(self, most: int) -> int:
+        """Rounds of all bursts in one loop: their drives stand one behind another."""
+        one = sum(leaf.nbytes for leaf in jax.tree.leaves(self.drives))
+        return max(1, min(most, _LOOP_BYTES // one))
 
     @functools.cached_property
     def drives(self) -> burst.Drive:
@@ -127,33 +133,23 @@ def _equal_bursts(net, candidates):
 # --- Each returns what starts bursts, what tells who fired in the last, and how many there are ----
 
 
-def resident(net: Network, rounds: int):
-    """Ours: so many rounds of all bursts in one compiled loop."""
-    state = burst.init(net.config, net.params, _KEY)
-    bursts, drives = len(net.injected), net.drives
-
-    def step_in_turn(config, params, state, drives):
-        now = jax.tree.map(lambda leaf: leaf[state.burst % bursts], drives)
-        return burst.step(config, params, state, now)
+def resident(net: Network, most_rounds: int):
+    """Ours: rounds of all bursts in one compiled loop."""
+    rounds = net.rounds(most_rounds)
+    state, steps = burst.init(net.config, net.params, _KEY), rounds * len(net.injected)
+    drives = jax.tree.map(lambda leaf: jnp.concatenate([leaf] * rounds), net.drives)
 
     def start():
         nonlocal state
-        steps = rounds * bursts
         state, _ = simulation.simulate(
-            step_in_turn,
-            net.config,
-            net.params,
-            state,
-            drives,
-            num_steps=steps,
-            chunk_steps=steps,
+            burst.step, net.config, net.params, state, drives, chunk_steps=steps
         )
         return state
 
     def last_fired():
         return np.asarray(state.fired.indices)[: int(state.fired.count)]
 
-    return start, last_fired, rounds * bursts
+    return start, last_fired, steps
 
 
 def through_host(net: Network):
@@ -216,11 +212,11 @@ def _plain_start(net):
     return targets, (jnp.zeros(n), jnp.zeros(n, jnp.uint16), nobody)
 
 
-def jnp_resident(net: Network, rounds: int):
+def jnp_resident(net: Network, most_rounds: int):
     """Plain jnp: the same loop."""
     tables, carry = _plain_start(net)
     injected = jnp.asarray(net.injected, jnp.int32)
-    bursts = len(net.injected)
+    bursts, rounds = len(net.injected), net.rounds(most_rounds)
 
     @functools.partial(jax.jit, donate_argnums=0)
     def scan(carry, tables, injected):

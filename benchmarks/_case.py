@@ -12,6 +12,8 @@ from brainjax import timing
 # Operands that come again only after this many bytes of others come from memory.
 ROTATED_BYTES = 128 * 2**20
 _HELD_BYTES = 4 * 2**30  # the most that the operands of one case may take
+# In one loop, which a GPU takes up to 2 ms to start.
+_MOST_CALLS = 8_192
 BETA = 0.05
 STILL = 1e-9  # a beta with which all the work is done and no weight grows without end
 
@@ -79,7 +81,8 @@ class Calls:
 def case_of(settings, calls: Calls) -> Case:
     """Calls of JAX stand in one compiled loop, those of PyTorch in a CUDA graph."""
     loop_bytes = max(calls.moved, 1) * len(calls.operands.each)
-    iterations = min(max(2, round(settings.bytes_per_loop / loop_bytes)), 64)
+    most = max(1, _MOST_CALLS // len(calls.operands.each))
+    iterations = min(max(2, round(settings.bytes_per_loop / loop_bytes)), most)
     contenders = {
         who: functools.partial(timing.in_loop, call, calls.operands, iterations)
         for who, call in {"brainjax": calls.ours, **calls.others, **calls.limits}.items()

@@ -55,8 +55,8 @@ def _makers(settings, kind):
             _EXCHANGE: cases.exchange_alone,
         }
     return {
-        "brainjax": functools.partial(cases.resident, rounds=settings.rounds),
-        "jnp in lax.scan": functools.partial(cases.jnp_resident, rounds=settings.rounds),
+        "brainjax": functools.partial(cases.resident, most_rounds=settings.rounds),
+        "jnp in lax.scan": functools.partial(cases.jnp_resident, most_rounds=settings.rounds),
         "numpy": cases.numpy_bursts,
     }
 
@@ -76,7 +76,7 @@ class Settings:
     )
     fan_outs: tuple[int, ...] = (10, 100)
     bursts: int = _by_platform(gpu=100, cpu=20)  # each with other injections
-    rounds: int = _by_platform(gpu=20, cpu=1)  # of these bursts, in one loop
+    rounds: int = _by_platform(gpu=100, cpu=1)  # of these bursts, in one loop, at most
     repetitions: int = 7
     seed: int = 0
 

@@ -75,7 +75,7 @@ class Settings:
         gpu=((256, 4_096, 64),), cpu=((8, 1_024, 32),)
     )
     rounds: int = _by_platform(gpu=10_000, cpu=200)  # steps in one loop
-    bytes_per_loop: int = _by_platform(gpu=4 * 10**10, cpu=2 * 10**7)  # moved by its calls
+    bytes_per_loop: int = _by_platform(gpu=8 * 10**10, cpu=2 * 10**7)  # moved by its calls
     repetitions: int = 7
     seed: int = 0
 

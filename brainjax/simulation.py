@@ -171,7 +171,10 @@ def _run_chunks(
 
 
 def _slice(drive, start, length):
-    return jax.tree.map(lambda leaf: leaf[start : start + length], drive)
+    def part(leaf):
+        return leaf if length == leaf.shape[0] else leaf[start : start + length]  # no copy of all
+
+    return jax.tree.map(part, drive)
 
 
 def _hashable(axes):

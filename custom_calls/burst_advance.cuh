@@ -118,20 +118,25 @@ __device__ __forceinline__ void ForOwn(const BurstProblem& problem, uint32_t fir
   }
 }
 
-// Lets a candidate fire that may.
-__device__ __forceinline__ Outcome Try(const BurstCall& call, const BurstProblem& problem,
-                                       const Candidate& candidate, uint32_t id, uint32_t row,
-                                       float input, bool in_batch) {
-  const Limits limits = Limits::Load(problem.neurons, row);
-  return candidate.Try(limits, call.batch.rules, id, input, *problem.burst, in_batch);
-}
+// What decides whether neurons fire that may.
+struct Trial {
+  Limits limits;
+  uint32_t number;  // of the burst
+  bool in_batch;
+
+  // Of the neurons that have these parameters.
+  __device__ __forceinline__ Trial(const BurstProblem& problem, uint32_t row, bool in_batch)
+      : limits(Limits::Load(problem.neurons, row)), number(problem.Number()), in_batch(in_batch) {}
+};
 
 // Lets those of a thread's neurons that are candidates fire or leak. Those that fire keep their
-// potential until they are listed. Returns a bit for each of them.
-template <int kWidth, typename Own>
+// potential until they are listed. trial_of(id) is asked for those that may. Returns a bit for each
+// that fires.
+template <int kWidth, typename Own, typename TrialOf>
 __device__ __forceinline__ uint32_t AdvanceOwn(const BurstCall& call, const BurstProblem& problem,
                                                const Own& own, OwnCandidates<kWidth>& state,
-                                               const Received<kWidth>& received, bool in_batch) {
+                                               const Received<kWidth>& received,
+                                               const TrialOf& trial_of) {
   if ((received.candidates | state.resets) == 0) return 0;
   uint32_t may_fire = 0, fires = 0;
   bool counts_change = false;
@@ -149,8 +154,10 @@ __device__ __forceinline__ uint32_t AdvanceOwn(const BurstCall& call, const Burs
     float input = 0.0f;
 #pragma unroll
     for (int u = 0; u < kWidth; ++u) input = u == v ? received.inputs[u] : input;
-    const uint32_t id = own.first + v, row = state.parameters.RowOf(problem.neurons, id);
-    const Outcome outcome = Try(call, problem, state.At(v), id, row, input, in_batch);
+    const uint32_t id = own.first + v;
+    const Trial trial = trial_of(id);
+    const Outcome outcome = state.At(v).Try(trial.limits, call.batch.rules, id, input,
+                                            trial.number, trial.in_batch);
     counts_change |= state.Become(v, outcome);
     fires |= uint32_t{outcome.fires} << v;
   }
@@ -189,6 +196,16 @@ __device__ __forceinline__ void WriteFires(const BurstProblem& problem, uint32_t
   }
 }
 
+// The same, where hardly any may fire: what decides about them is read when they are known.
+template <int kWidth, typename Own>
+__device__ __forceinline__ uint32_t AdvanceOwn(const BurstCall& call, const BurstProblem& problem,
+                                               const Own& own, OwnCandidates<kWidth>& state,
+                                               const Received<kWidth>& received, bool in_batch) {
+  return AdvanceOwn(call, problem, own, state, received, [&](uint32_t id) {
+    return Trial(problem, state.parameters.RowOf(problem.neurons, id), in_batch);
+  });
+}
+
 // Advances candidates by the rules that their number decides, which an earlier kernel found.
 template <int kWidth, bool kByKind, typename Own>
 __device__ __forceinline__ uint32_t AdvanceCollected(const BurstCall& call,
@@ -215,11 +232,13 @@ __device__ __forceinline__ uint32_t AdvanceOfSmall(const BurstCall& call,
   if (!call.has_sums) AwaitKernelBefore();
   const bool is_staged = staging.Fill(problem, first, Part::Of(problem, first));
   OwnCandidates<1> state = asked.Unpack(problem.neurons, rules.keeps_residues, own);
+  const uint32_t row = own.Exists(0) ? state.parameters.RowOf(problem.neurons, own.first) : 0;
+  const Trial trial(problem, row, false);
   AwaitAndAdmit();
   const AskedArrivals<1> arrivals(problem, own, call.has_sums);
   const Received<1> received =
       Collect(call, problem, own, arrivals.Unpack(problem, own), staging, is_staged);
-  return AdvanceOwn(call, problem, own, state, received, false);
+  return AdvanceOwn(call, problem, own, state, received, [&](uint32_t) { return trial; });
 }
 
 // Collects and advances neurons of a large network: few of its warps start before spikes are

@@ -21,7 +21,6 @@ struct BurstProblem {
   const int32_t* num_injected;  // may be anything
   const float* power;
   const bool* fatigued;
-  const uint32_t* burst;
   const bool* is_driven;    // null: every spike sends 1
   const int32_t* arriving;  // null: nothing
   const bool* reached;
@@ -39,6 +38,7 @@ struct BurstProblem {
   int32_t* indices;
   float* values;
   int32_t* count;
+  uint32_t* bursts;  // so far, and with this one when who fires has been listed
   int64_t num_neurons;
   int span_bits;
 
@@ -58,6 +58,9 @@ struct BurstProblem {
     return id < num_neurons && is_driven[id] ? KeptStrength(rules, values[place]) : 1.0f;
   }
 
+  // The number of this burst, until who fires is listed.
+  BRAINJAX_HOST_DEVICE uint32_t Number() const { return *bursts + 1; }
+
   // Whether the fatigue area receives the power.
   BRAINJAX_HOST_DEVICE bool IsFatigued(const BurstRules& rules) const {
     return rules.fatigue_area >= 0 && *fatigued;
@@ -75,7 +78,7 @@ struct BurstBatch {
   BurstRules rules;
   BatchOffsets area, threshold, threshold_limit, leak, excitability;
   BatchOffsets refractory_period, fire_limit, snooze, accumulates, kind;
-  BatchOffsets injected, injections, num_injected, power, fatigued, burst;
+  BatchOffsets injected, injections, num_injected, power, fatigued;
   BatchOffsets is_driven, arriving, reached;
   int64_t size, num_words;  // of the fires
   int64_t stride;           // words of scratch
@@ -124,7 +127,6 @@ struct BurstBatch {
     add(element.num_injected, num_injected);
     add(element.power, power);
     add(element.fatigued, fatigued);
-    add(element.burst, burst);
     add(element.is_driven, is_driven);
     add(element.arriving, arriving);
     add(element.reached, reached);
@@ -143,6 +145,7 @@ struct BurstBatch {
     element.indices += b * n;
     element.values += b * n;
     element.count += b;
+    element.bursts += b;
     return element;
   }
 };

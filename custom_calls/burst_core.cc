@@ -61,6 +61,7 @@ class Burst {
     for (int64_t b = 0; b < batch_.size; ++b) {
       const BurstProblem problem = batch_.At(b);
       *problem.count = static_cast<int32_t>(Total(Fires(problem), parts_));
+      *problem.bursts = problem.Number();
     }
   }
 

@@ -24,6 +24,7 @@ struct BurstOperands {
   In<ffi::S32> indices;
   In<ffi::F32> values;
   In<ffi::S32> count;
+  In<ffi::U32> bursts;
   // Parameters.
   In<ffi::S32> area;
   In<ffi::F32> threshold, threshold_limit, leak, excitability;
@@ -39,7 +40,6 @@ struct BurstOperands {
   In<ffi::S32> num_injected;
   In<ffi::F32> power;
   In<ffi::PRED> fatigued;
-  In<ffi::U32> burst;
   In<ffi::S32> arriving;
   In<ffi::PRED> reached;
   int64_t fraction_bits, sort_from, power_neuron, fatigue_area, batch_threshold;
@@ -51,11 +51,12 @@ struct BurstOperands {
   Out<ffi::S32> new_indices;
   Out<ffi::F32> new_values;
   Out<ffi::S32> new_count;
+  Out<ffi::U32> new_bursts;
   Out<ffi::F32> inputs;
   Out<ffi::PRED> candidates;
   Out<ffi::U32> fires;
   Out<ffi::F32> sent;
-  Out<ffi::S32> sums;
+  ffi::Result<ffi::AnyBuffer> sums;
   Out<ffi::U32> tallies;
   Out<ffi::U32> words;
   Out<ffi::S32> propagation_scratch;
@@ -63,14 +64,14 @@ struct BurstOperands {
   static auto Bind() {
     return ffi::Ffi::Bind()
         .Arg<In<ffi::F32>>().Arg<In<ffi::U16>>().Arg<In<ffi::U16>>()
-        .Arg<In<ffi::S32>>().Arg<In<ffi::F32>>().Arg<In<ffi::S32>>()
+        .Arg<In<ffi::S32>>().Arg<In<ffi::F32>>().Arg<In<ffi::S32>>().Arg<In<ffi::U32>>()
         .Arg<In<ffi::S32>>()
         .Arg<In<ffi::F32>>().Arg<In<ffi::F32>>().Arg<In<ffi::F32>>().Arg<In<ffi::F32>>()
         .Arg<In<ffi::U16>>().Arg<In<ffi::U16>>().Arg<In<ffi::U16>>().Arg<In<ffi::PRED>>()
         .Arg<In<ffi::U16>>()
         .Arg<In<ffi::S32>>().Arg<In<ffi::S32>>().Arg<ffi::AnyBuffer>().Arg<In<ffi::PRED>>()
         .Arg<In<ffi::S32>>().Arg<In<ffi::F32>>().Arg<In<ffi::S32>>()
-        .Arg<In<ffi::F32>>().Arg<In<ffi::PRED>>().Arg<In<ffi::U32>>()
+        .Arg<In<ffi::F32>>().Arg<In<ffi::PRED>>()
         .Arg<In<ffi::S32>>().Arg<In<ffi::PRED>>()
         .Attr<int64_t>("fraction_bits").Attr<int64_t>("sort_from")
         .Attr<int64_t>("power_neuron").Attr<int64_t>("fatigue_area")
@@ -78,9 +79,9 @@ struct BurstOperands {
         .Attr<bool>("keeps_residues").Attr<bool>("unlimited_block")
         .Attr<float>("strength_limit").Attr<bool>("whole_strength")
         .Ret<In<ffi::F32>>().Ret<In<ffi::U16>>().Ret<In<ffi::U16>>()
-        .Ret<In<ffi::S32>>().Ret<In<ffi::F32>>().Ret<In<ffi::S32>>()
+        .Ret<In<ffi::S32>>().Ret<In<ffi::F32>>().Ret<In<ffi::S32>>().Ret<In<ffi::U32>>()
         .Ret<In<ffi::F32>>().Ret<In<ffi::PRED>>().Ret<In<ffi::U32>>()
-        .Ret<In<ffi::F32>>().Ret<In<ffi::S32>>().Ret<In<ffi::U32>>().Ret<In<ffi::U32>>()
+        .Ret<In<ffi::F32>>().Ret<ffi::AnyBuffer>().Ret<In<ffi::U32>>().Ret<In<ffi::U32>>()
         .Ret<In<ffi::S32>>();
   }
 
@@ -122,7 +123,8 @@ struct BurstOperands {
            fire_count.typed_data() == new_fire_count->typed_data() &&
            indices.typed_data() == new_indices->typed_data() &&
            values.typed_data() == new_values->typed_data() &&
-           count.typed_data() == new_count->typed_data();
+           count.typed_data() == new_count->typed_data() &&
+           bursts.typed_data() == new_bursts->typed_data();
   }
 
   template <typename Buffer>
@@ -136,7 +138,8 @@ struct BurstOperands {
     return Holds(*sent, is_sent ? all : 0) && Holds(potential, all) && Holds(countdown, all) &&
            Holds(fire_count, all) &&
            Holds(indices, all) && Holds(values, all) && Holds(count, batch.size) &&
-           HasCollected(all) && Holds(*sums, all) &&
+           Holds(bursts, batch.size) &&
+           HasCollected(all) && Holds(*sums, all) && sums->element_type() == ffi::S32 &&
            Holds(*tallies, sort_from > 0 ? 0 : 2 * all) &&
            Holds(*fires, batch.size * batch.num_words) &&
            batch.stride == batch.ScratchWords() && Holds(*words, batch.size * batch.stride) &&
@@ -195,7 +198,6 @@ struct BurstOperands {
            MapOne(num_injected, 0, 1, &first.num_injected, &batch->num_injected) &&
            MapOne(power, 0, 1, &first.power, &batch->power) &&
            MapOne(fatigued, 0, 1, &first.fatigued, &batch->fatigued) &&
-           MapOne(burst, 0, 1, &first.burst, &batch->burst) &&
            MapOptional(is_driven, n, &first.is_driven, &batch->is_driven) &&
            MapOptional(arriving, n, &first.arriving, &batch->arriving) &&
            MapOptional(reached, n, &first.reached, &batch->reached) &&
@@ -213,7 +215,7 @@ struct BurstOperands {
       first.candidates = candidates->typed_data();
     }
     first.fires = fires->typed_data();
-    first.sums = sums->typed_data();
+    first.sums = static_cast<int32_t*>(sums->untyped_data());
     first.cancelled = words->typed_data();
     first.totals = first.cancelled + batch->num_words;
     first.fire_counts = first.cancelled + batch->CountsAt();
@@ -221,6 +223,7 @@ struct BurstOperands {
     first.indices = new_indices->typed_data();
     first.values = new_values->typed_data();
     first.count = new_count->typed_data();
+    first.bursts = new_bursts->typed_data();
   }
 };
 

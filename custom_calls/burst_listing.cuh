@@ -62,7 +62,6 @@ __device__ inline void Pad(const BurstProblem& problem, int64_t end, int64_t lis
     problem.indices[i] = static_cast<int32_t>(problem.num_neurons);
     problem.values[i] = 0.0f;
   }
-  if (threadIdx.x == 0) *problem.count = static_cast<int32_t>(end);
 }
 
 // Lists who fires of the neurons of a block.
@@ -72,11 +71,17 @@ __device__ inline void List(const BurstProblem& problem, WarpWords<kListers>& wo
   const bool is_last = blockIdx.x + 1 == gridDim.x;
   const uint32_t share = CountInFront(problem);
   const int64_t listed_before = is_last ? problem.NumFired() : 0;
+  const uint32_t number = is_last ? problem.Number() : 0;
   uint32_t own;
   const uint32_t before = words.ExclusiveSum(1, __popc(fires), &own);
   const uint32_t in_front = words.Sum(0, __reduce_add_sync(kAllLanes, share));
   ListWord(problem, first, fires, in_front + before);
-  if (is_last) Pad(problem, int64_t{in_front} + own, listed_before);
+  if (!is_last) return;
+  const int64_t listed = int64_t{in_front} + own;
+  Pad(problem, listed, listed_before);
+  if (threadIdx.x > 0) return;
+  *problem.count = static_cast<int32_t>(listed);
+  *problem.bursts = number;
 }
 
 }  // namespace burst

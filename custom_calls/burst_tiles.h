@@ -164,7 +164,7 @@ struct Network {
     if (may_reset) Reset(tile);
     std::fill(problem.fires + tile.first / kBurstWord,
               problem.fires + (tile.last + kBurstWord - 1) / kBurstWord, 0u);
-    const uint32_t burst = *problem.burst;
+    const uint32_t burst = problem.Number();
     uint32_t fires = 0;
     ForFlags(received.candidates, tile.last - tile.first, [&](int64_t place) {
       const uint32_t j = static_cast<uint32_t>(tile.first + place);

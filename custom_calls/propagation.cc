@@ -28,6 +28,10 @@ BRAINJAX_VECTORIZE bool AddUp(const uint32_t* more, int64_t count, uint32_t* sum
   return cancels != 0;
 }
 
+BRAINJAX_VECTORIZE void Scale(int64_t count, float unit, int32_t* sums) {
+  for (int64_t i = 0; i < count; ++i) sums[i] = ScaledBits(sums[i], unit);
+}
+
 namespace {
 
 // The sums of a batch. `scratch` is room for second ones if `stride`, its words for each batch
@@ -45,7 +49,9 @@ class Sums {
 
   void Run() {
     ForItems([&](int64_t b, int64_t part) { Add(b, part); });
-    if (division_.HasCopies()) ForItems([&](int64_t b, int64_t part) { Merge(b, part); });
+    if (division_.HasCopies() || batch_.unit != 0.0f) {
+      ForItems([&](int64_t b, int64_t part) { Finish(b, part); });
+    }
   }
 
  private:
@@ -74,12 +80,14 @@ class Sums {
                   [&] { std::fill_n(sums + targets.first, targets.size, 0u); });
   }
 
-  void Merge(int64_t b, int64_t part) {
-    if (!division_.HasMore(b, part)) return;
+  void Finish(int64_t b, int64_t part) {
     const Share targets = ShareOf(part, division_.Parts());
     const Propagation<W> problem = batch_.At(b);
-    AddUp(Copy(problem, b, 1) + targets.first, targets.size,
-          Copy(problem, b, 0) + targets.first);
+    if (division_.HasMore(b, part)) {
+      AddUp(Copy(problem, b, 1) + targets.first, targets.size,
+            Copy(problem, b, 0) + targets.first);
+    }
+    if (batch_.unit != 0.0f) Scale(targets.size, batch_.unit, problem.sums + targets.first);
   }
 
   ffi::ThreadPool& pool_;

@@ -44,6 +44,11 @@ BRAINJAX_NUMBER_FUNCTION int32_t Contribution(float gain, W weight) {
   return NearestInteger(gain * static_cast<float>(weight));
 }
 
+// The bits of a sum times 2^-S, as a float.
+BRAINJAX_NUMBER_FUNCTION int32_t ScaledBits(int32_t sum, float unit) {
+  return static_cast<int32_t>(Bits(static_cast<float>(sum) * unit));
+}
+
 constexpr int64_t kMaxNeurons = int64_t{1} << 31;
 
 // Consecutive synapses.
@@ -98,6 +103,7 @@ template <typename W>
 struct PropagationBatch {
   Propagation<W> first;  // element 0
   const int32_t* counts;
+  float unit;  // 2^-S, by which sums are multiplied at the end; 0: they stay integers
   BatchOffsets indptr_at, indices_at, weights_at, active_at, values_at, counts_at;
   int64_t size;
 
@@ -132,7 +138,8 @@ struct PropagationOperands {
   bool fixed_fan_out;
   int64_t fraction_bits;
   int64_t sort_from;  // for CUDA, as is the scratch
-  ffi::ResultBuffer<ffi::S32> sums, scratch;
+  ffi::Result<ffi::AnyBuffer> sums;  // F32: scaled, where they may be sorted
+  ffi::ResultBuffer<ffi::S32> scratch;
 
   static auto Bind() {
     return ffi::Ffi::Bind()
@@ -141,7 +148,7 @@ struct PropagationOperands {
         .Attr<bool>("fixed_fan_out")
         .Attr<int64_t>("fraction_bits")
         .Attr<int64_t>("sort_from")
-        .Ret<ffi::Buffer<ffi::S32>>().Ret<ffi::Buffer<ffi::S32>>();
+        .Ret<ffi::AnyBuffer>().Ret<ffi::Buffer<ffi::S32>>();
   }
 
   // Calls run(PropagationBatch<W>) for the type of the weights.
@@ -171,7 +178,13 @@ struct PropagationOperands {
         !MapBatch(counts.dimensions(), 0, result, 1, &batch.counts_at)) {
       return ffi::Error::InvalidArgument("propagate_spikes: batch dimensions do not fit");
     }
+    const bool is_scaled = sums->element_type() == ffi::F32;
+    if (is_scaled ? sort_from == 0 : sums->element_type() != ffi::S32) {
+      return ffi::Error::InvalidArgument(
+          "propagate_spikes: sums must be S32, or F32 where they may be sorted");
+    }
     batch.size = BatchSize(result, 1);
+    batch.unit = is_scaled ? std::ldexp(1.0f, -static_cast<int>(fraction_bits)) : 0.0f;
     batch.counts = counts.typed_data();
     const int64_t num_values = values.dimensions().back();  // none where each is 1
     if (num_values != 0 && num_values != active.dimensions().back()) {
@@ -199,7 +212,7 @@ struct PropagationOperands {
     first.weights = static_cast<const W*>(weights.untyped_data());
     first.active = active.typed_data();
     first.values = num_values == 0 ? nullptr : values.typed_data();
-    first.sums = sums->typed_data();
+    first.sums = static_cast<int32_t*>(sums->untyped_data());
     first.capacity = active.dimensions().back();
     first.count = 0;
     first.scale = std::ldexp(1.0f, static_cast<int>(fraction_bits));

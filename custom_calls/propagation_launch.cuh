@@ -175,6 +175,22 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
   });
 }
 
+// Scales the sums of those problems to which something was added in memory.
+template <typename Events>
+__global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
+    ScaleKernel(const __grid_constant__ Call<typename Events::Weight> call) {
+  using W = typename Events::Weight;
+  AwaitAndAdmit();
+  ForEachProblem<Events>(call, [&](int64_t b, const Propagation<W>& problem,
+                                   const Events& events) {
+    if (UsableUnits(Tiling::Of(events, call), call, b) == events.units()) return;
+    const int64_t threads = int64_t{gridDim.x} * kThreads;
+    for (int64_t j = blockIdx.x * kThreads + threadIdx.x; j < problem.num_post; j += threads) {
+      problem.sums[j] = ScaledBits(problem.sums[j], call.batch.unit);
+    }
+  });
+}
+
 // Starts the kernels of a call.
 struct Launcher {
   const Device& device;
@@ -268,7 +284,7 @@ cudaError_t StartRest(const Launcher& launcher, const Call<typename Events::Weig
                                    launcher.SortGrid(call.batch.size), kThreads, 0, call);
 }
 
-// Starts the kernels that sort, add up and write sums.
+// Starts the kernels that sort, add up and write sums, and scale them.
 template <typename Events, bool kTold>
 cudaError_t StartSorted(const Launcher& launcher, Call<typename Events::Weight> call) {
   FitToDevice<Events>(launcher, 0, &call);
@@ -280,7 +296,10 @@ cudaError_t StartSorted(const Launcher& launcher, Call<typename Events::Weight> 
   error = launcher.StartOverlapping(SumKernel<Events, kTold>, grid, kSumThreads,
                                     SliceBytes(slices), call);
   if (error != cudaSuccess) return error;
-  return StartRest<Events, std::conditional_t<kTold, MarkingAdder, SumAdder>>(launcher, call);
+  error = StartRest<Events, std::conditional_t<kTold, MarkingAdder, SumAdder>>(launcher, call);
+  if (kTold || call.batch.unit == 0.0f || error != cudaSuccess) return error;
+  return launcher.StartOverlapping(ScaleKernel<Events>, launcher.SortGrid(call.batch.size),
+                                   kThreads, 0, call);
 }
 
 // Cuts the scratch of a call into its parts. Returns whether there is enough.

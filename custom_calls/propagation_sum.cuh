@@ -131,15 +131,16 @@ struct SummedSlice {
   SliceMarks mark;
 };
 
-// Writes the sums of a slice. With kMarked, marks where one that is not 0 becomes it.
+// Writes the sums of a slice, scaled by `unit` if that is not 0. With kMarked, marks where one that
+// is not 0 becomes it.
 template <bool kMarked>
-__device__ void WriteSlice(const SummedSlice& slice, int32_t* destination) {
+__device__ void WriteSlice(const SummedSlice& slice, float unit, int32_t* destination) {
   const int32_t* const sums = slice.sums;
   const uint32_t size = slice.size;
-  const auto scaled = [&](int32_t sum, uint32_t target) {
+  const auto result = [&](int32_t sum, uint32_t target) {
     const int32_t product = static_cast<int32_t>(slice.factor * static_cast<uint32_t>(sum));
     if (kMarked && product == 0 && sum != 0) slice.mark(target);
-    return product;
+    return unit == 0.0f ? product : ScaledBits(product, unit);
   };
   // In a batch, a problem's sums may begin anywhere.
   const bool is_aligned = reinterpret_cast<uintptr_t>(destination) % sizeof(int4) == 0;
@@ -148,17 +149,17 @@ __device__ void WriteSlice(const SummedSlice& slice, int32_t* destination) {
   for (uint32_t i = threadIdx.x; i < vectors; i += kSumThreads) {
     const int4 sum = reinterpret_cast<const int4*>(sums)[i];
     reinterpret_cast<int4*>(destination)[i] =
-        make_int4(scaled(sum.x, 4 * i), scaled(sum.y, 4 * i + 1), scaled(sum.z, 4 * i + 2),
-                  scaled(sum.w, 4 * i + 3));
+        make_int4(result(sum.x, 4 * i), result(sum.y, 4 * i + 1), result(sum.z, 4 * i + 2),
+                  result(sum.w, 4 * i + 3));
   }
 #pragma unroll 1
   for (uint32_t i = 4 * vectors + threadIdx.x; i < size; i += kSumThreads) {
-    destination[i] = scaled(sums[i], i);
+    destination[i] = result(sums[i], i);
   }
 }
 
 // Adds up the slices of all problems, one after another, and calls use(problem, slice, has_rest)
-// for each: all threads of a block do. `has_rest`: there are synapses that are not sorted.
+// for each: all threads of a block do. `has_rest`: some synapses are added in memory.
 template <typename Events, bool kMarked, typename Use>
 __device__ __forceinline__ void SumSlices(const Call<typename Events::Weight>& call,
                                           int32_t* sums, const Use& use) {
@@ -167,7 +168,8 @@ __device__ __forceinline__ void SumSlices(const Call<typename Events::Weight>& c
   ForEachProblem<Events>(call, [&](int64_t b, const Propagation<W>& problem,
                                    const Events& events) {
     const Tiling tiling = Tiling::Of(events, call);
-    const uint32_t num_tiles = UsableUnits(tiling, call, b) > 0 ? tiling.tiles : 0;
+    const uint32_t sorted = UsableUnits(tiling, call, b), num_tiles = sorted > 0 ? tiling.tiles : 0;
+    const bool has_rest = sorted < events.units();
     uint32_t factor = 1;
     if constexpr (!kWeighted) {
       if (num_tiles > 0) factor = static_cast<uint32_t>(Contribution(problem.Gain(0), W{}));
@@ -183,7 +185,7 @@ __device__ __forceinline__ void SumSlices(const Call<typename Events::Weight>& c
           tiles.targets, tiles.contributions, sums, tiles.slices.size + Lane(), mark}
           .AddTiles(tiles, slice, num_tiles, tiling.tile_synapses);
       __syncthreads();
-      use(problem, SummedSlice{sums, first, size, factor, mark}, tiling.HasRest(events));
+      use(problem, SummedSlice{sums, first, size, factor, mark}, has_rest);
       __syncthreads();  // shared memory is free again
     }
   });
@@ -197,8 +199,9 @@ __global__ void __launch_bounds__(kSumThreads, kSumBlocksPerMultiprocessor)
   AwaitAndAdmit();
   SumSlices<Events, kMarked>(
       call, reinterpret_cast<int32_t*>(memory),
-      [&](const Propagation<W>& problem, const SummedSlice& slice, bool) {
-        WriteSlice<kMarked && std::is_same_v<W, UnitWeight>>(slice, problem.sums + slice.first);
+      [&](const Propagation<W>& problem, const SummedSlice& slice, bool has_rest) {
+        WriteSlice<kMarked && std::is_same_v<W, UnitWeight>>(
+            slice, has_rest ? 0.0f : call.batch.unit, problem.sums + slice.first);
       });
 }
 

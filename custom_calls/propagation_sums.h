@@ -28,6 +28,9 @@ void Contributions(float gain, const uint8_t* weights, int64_t count, int32_t* c
 // Adds `more` to the sums. Returns whether some are 0 now although both were not.
 bool AddUp(const uint32_t* more, int64_t count, uint32_t* sums);
 
+// Turns sums into what they are in the unit of the weights, in place.
+void Scale(int64_t count, float unit, int32_t* sums);
+
 inline void Contributions(float gain, const UnitWeight*, int64_t count, int32_t* contributions) {
   std::fill_n(contributions, count, Contribution(gain, UnitWeight{}));
 }

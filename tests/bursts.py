@@ -39,10 +39,11 @@ def network(
         "is_driven": rng.random(n) < 0.5 if kind == "driven" else None,
         "membranes": _membranes(rng, n),
         "fired": _fired(rng, n, kind),
+        # One kind begins anew at 0.
+        "bursts": np.uint32(2**32 - 1 if kind == "all fire" else rng.integers(2**32)),
         "injected": _injected(rng, n, kind),
         "power": F(2.5),
         "fatigued": np.bool_(rng.random() < 0.7),
-        "burst": np.uint32(rng.integers(2**32)),
         "arrivals": None,
     }
     if kind == "arrivals":
@@ -164,6 +165,7 @@ def in_numpy(rules, operands):
         inputs=inputs,
         candidates=candidates,
         fires=_bits(fires, n),
+        bursts=np.uint32(engine.number),
     )
 
 
@@ -178,7 +180,7 @@ def _engine(rules, operands):
     )
     engine.mp = list(membranes.potential)
     engine.rc, engine.cfc = membranes.countdown.tolist(), membranes.fire_count.tolist()
-    engine.number = int(operands["burst"])
+    engine.number = (int(operands["bursts"]) + 1) % 2**32
     return engine
 
 

@@ -225,7 +225,7 @@ OPS = {
         },
         # Each brain has its own state, or its own injections.
         shared_axes=(
-            tuple(0 if name in ("membranes", "fired") else None for name in BURST),
+            tuple(0 if name in ("membranes", "fired", "bursts") else None for name in BURST),
             tuple(0 if name == "injected" else None for name in BURST),
         ),
         terms=1,

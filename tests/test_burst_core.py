@@ -198,7 +198,7 @@ def test_batch_is_a_loop(name, num_kinds, backend):
     rules, cases = RULES[name], [draw(seed, 1_100, num_kinds=num_kinds) for seed in range(4)]
     shared = {"synapses": cases[0]["synapses"], "is_driven": cases[0]["is_driven"]}
     own = {"membranes": 0, "fired": 0, "injected": 0}
-    for also in ({}, {"neurons": 0, "power": 0, "fatigued": 0, "burst": 0}):
+    for also in ({}, {"neurons": 0, "power": 0, "fatigued": 0, "bursts": 0}):
         axes = dict.fromkeys(cases[0]) | own | also
         whole = stacked([{key: case[key] for key in own | also} for case in cases])
         operands = {**cases[0], **shared, **whole}
@@ -256,7 +256,7 @@ def test_nested_batch_with_shared_state(backend):
 
 def scan_of(operands, rules, backend, bursts=5):
     def run(state, shared):
-        def body(state, number):
+        def body(state, _):
             result = ops.burst_core(
                 rules,
                 *shared[:3],
@@ -264,16 +264,16 @@ def scan_of(operands, rules, backend, bursts=5):
                 shared[3],
                 power=1.0,
                 fatigued=False,
-                burst=number,
                 keeps_inputs=False,
                 backend=backend,
             )
-            return (result.membranes, result.fired), result.fired.count
+            return (result.membranes, result.fired, result.bursts), result.fired.count
 
-        return jax.lax.scan(body, state, jnp.arange(bursts, dtype=jnp.uint32))
+        return jax.lax.scan(body, state, length=bursts)
 
     names = "neurons", "synapses", "is_driven", "injected"
-    state = jax.tree.map(jnp.asarray, (operands["membranes"], operands["fired"]))
+    carried = "membranes", "fired", "bursts"
+    state = jax.tree.map(jnp.asarray, tuple(operands[name] for name in carried))
     return run, state, tuple(operands[name] for name in names)
 
 

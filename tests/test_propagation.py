@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from helpers import (
     assert_same_bits,
+    at,
     each_backend,
     each_kernel,
     on_gpu,
@@ -124,6 +125,38 @@ def test_what_is_received_are_scaled_integers(kind, layout, backend):
     expected = expected_integers(synapses, active, 9).astype(np.float32)
     scaled = expected * np.float32(2.0**-synapses.fraction_bits) + 0
     assert_same_bits(propagate(synapses, active, 9, backend), scaled)
+
+
+def both(synapses, active, num_post, backend="kernel"):
+    call = synapses, active, num_post
+    return propagate_integers(*call, backend=backend), propagate_spikes(*call, backend=backend)
+
+
+def expected_both(synapses, active, num_post):
+    sums = expected_integers(synapses, active, num_post)
+    return sums, sums.astype(np.float32) * np.float32(2.0**-synapses.fraction_bits)
+
+
+@each_kernel
+@each_layout
+@each_kind
+@pytest.mark.parametrize("brains", [None, 3])
+def test_what_may_be_sorted_is_written_as_it_is_received(
+    brains, kind, layout, backend, monkeypatch
+):
+    """By the kernel itself; on a CPU too, whose threads share the synapses."""
+    monkeypatch.setattr(propagation, "SORT_FROM_POST", 0)
+    monkeypatch.setattr(propagation, "SORT_FROM_SYNAPSES", 10)
+    synapses = drawn_synapses(layout, kind, (1_000, 5_001, 41), fraction_bits=14)
+    sets = [drawn_set(1_000, count, 1_000, count, graded=count > 500) for count in (0, 800, 499)]
+    call = functools.partial(both, num_post=5_001, backend=backend)
+    if brains is None:
+        received = [jax.jit(call)(synapses, active) for active in sets]
+    else:
+        together = jax.jit(jax.vmap(call, (None, 0)))(synapses, stacked(sets))
+        received = [at(together, place) for place in range(brains)]
+    for result, active in zip(received, sets, strict=True):
+        assert_same_bits(result, expected_both(synapses, active, 5_001))
 
 
 @each_backend
@@ -386,7 +419,7 @@ def test_lowers_for_cuda_without_a_gpu(layout, kind, monkeypatch):
     for many in (propagation.SORT_FROM_POST, 0):
         monkeypatch.setattr(propagation, "SORT_FROM_POST", many)
         monkeypatch.setattr(propagation, "SORT_FROM_SYNAPSES", 1)
-        call = functools.partial(propagation._integers_kernel, num_post=9)
+        call = functools.partial(propagation._received_kernel, num_post=9)
         lowered = jax.jit(call).trace(synapses, active).lower(lowering_platforms=("cuda",))
         assert "sort_from = 1" in lowered.as_text() or many
 
@@ -401,10 +434,10 @@ def test_gpu_sums_are_exact(layout, kind, num_post, sort, monkeypatch):
     monkeypatch.setattr(propagation, "SORT_FROM_POST", 0 if sort else 2**31)
     monkeypatch.setattr(propagation, "SORT_FROM_SYNAPSES", 1)
     synapses = drawn_synapses(layout, kind, (3_000, num_post, 101), fraction_bits=14)
-    call = jax.jit(functools.partial(propagate_integers, num_post=num_post, backend="kernel"))
+    call = jax.jit(functools.partial(both, num_post=num_post))
     for count, graded in ((0, False), (7, True), (1_500, False), (3_000, True)):
         active = drawn_set(3_000, count, 3_000, graded=graded)
-        expected = expected_integers(synapses, active, num_post)
+        expected = expected_both(synapses, active, num_post)
         assert_same_bits(on_gpu(call, synapses, active), expected)
 
 
@@ -447,7 +480,8 @@ def test_gpu_batch_is_a_loop(layout, sort, monkeypatch):
     monkeypatch.setattr(propagation, "SORT_FROM_POST", 0 if sort else 2**31)
     monkeypatch.setattr(propagation, "SORT_FROM_SYNAPSES", 1)
     networks, sets = batch_of(layout, 3)
-    call = functools.partial(propagate_integers, num_post=9, backend="kernel")
+    call = functools.partial(both, num_post=9)
     nested = jax.jit(jax.vmap(jax.vmap(call, (0, None)), (None, 0)))
-    alone = [[expected_integers(network, each, 9) for network in networks] for each in sets]
-    assert_same_bits(on_gpu(nested, stacked(networks), stacked(sets)), np.array(alone))
+    alone = [[expected_both(network, each, 9) for network in networks] for each in sets]
+    expected = tuple(np.array([[both[i] for both in row] for row in alone]) for i in (0, 1))
+    assert_same_bits(on_gpu(nested, stacked(networks), stacked(sets)), expected)

@@ -128,7 +128,6 @@ def step(config: Config, params: Params, state: State, drive: Drive) -> State:
     rows, arrivals, pending = propagation.propagate(
         config, params.synapses, state.fired, state.weights, state.exists, state.pending
     )
-    burst = state.burst + 1
     now = ops.burst_core(
         config.burst_rules,
         params.neurons,
@@ -136,10 +135,10 @@ def step(config: Config, params: Params, state: State, drive: Drive) -> State:
         params.synapses.is_driven,
         state.membranes,
         state.fired,
+        state.burst,
         drive.injected,
         power=params.power,
         fatigued=drive.fatigued,
-        burst=burst,
         arrivals=arrivals,
         keeps_inputs=config.keeps_inputs,
         backend=config.backend,
@@ -155,7 +154,7 @@ def step(config: Config, params: Params, state: State, drive: Drive) -> State:
         exists=exists,
         pending=pending,
         ledger=ledger,
-        burst=burst,
+        burst=now.bursts,
         key=state.key,
     )
 

@@ -1,5 +1,6 @@
 """Bursts one at a time, with the host in the loop."""
 
+import ctypes
 import dataclasses
 import functools
 
@@ -16,7 +17,8 @@ from brainjax.burst.dynamics import Params, State
 from brainjax.burst.readout import Sampler
 from brainjax.validation import Numbers, require
 
-_HEAD = 2  # numbers of a packet in front of the injections: how many there are, and fatigue
+# Numbers, of which parts of a packet take a multiple: XLA hands those to a kernel where they are.
+_UNIT = 32
 
 
 class HostLoop:
@@ -64,9 +66,10 @@ class HostLoop:
         state = jax.device_put(dataclasses.replace(state, key=None), device)
         self._leaves, self._tree = jax.tree.flatten(state)
         self._advance = _compiled(config, sampler, device, self._tree)
-        # Free again when who fired has come back: JAX has read it then.
-        self._packet = np.empty(_HEAD + 2 * capacity, np.int32)
-        self._indices, values = _halves(self._packet[_HEAD:])
+        # Free again when who fired has come back: it has been read then.
+        room = -(-capacity // _UNIT) * _UNIT
+        self._sent, packet = _packet(_UNIT + 2 * room, device)
+        self._head, (self._indices, values) = packet[:2], _halves(packet[_UNIT:])
         self._values = values.view(np.float32)
 
     @property
@@ -91,7 +94,7 @@ class HostLoop:
                 as many of them, or more than `capacity`.
         """
         self._pack(ids, potentials, fatigued)
-        self._leaves, report = self._advance(self._params, self._leaves, self._packet)
+        self._leaves, report = self._advance(self._params, self._leaves, self._sent)
         count, neurons, fired_at = _unpack_report(report)
         if count > neurons.size:
             whole = dataclasses.replace(self._sampler, capacity=self._config.num_neurons)
@@ -101,7 +104,7 @@ class HostLoop:
     def _pack(self, ids, potentials, fatigued):
         n = self._config.num_neurons
         ids, potentials, _ = injections(n, ids, potentials, self._capacity)
-        self._packet[0], self._packet[1] = ids.size, fatigued
+        self._head[:] = ids.size, fatigued
         list_injections(ids, potentials, n, self._indices, self._values)
 
 
@@ -110,6 +113,7 @@ def _compiled(config, sampler, device, tree):
     """A burst that takes a packet and returns a report, which the host reads in place."""
 
     def advance(params, leaves, packet):
+        packet = jax.device_put(packet, SingleDeviceSharding(device))
         state = dynamics.step(config, params, tree.unflatten(leaves), _unpack_drive(packet))
         return jax.tree.leaves(state), _report(sampler, state)
 
@@ -125,9 +129,24 @@ def host_memory(device) -> SingleDeviceSharding | None:
     return SingleDeviceSharding(device, memory_kind="pinned_host") if is_apart else None
 
 
+def _packet(size, device):
+    """Return what a program takes, and the same memory as an array that the host writes.
+
+    First the number of injections and whether the burst is fatigued, then ids and potentials. A GPU
+    fetches it from where it is: to hand JAX another array for each burst takes longer than a burst.
+    """
+    packet, memory = np.zeros(size, np.int32), host_memory(device)
+    if memory is None:
+        return packet, packet
+    sent = jax.device_put(packet, memory)
+    # What NumPy makes of it is read-only.
+    numbers = (ctypes.c_int32 * size).from_address(sent.unsafe_buffer_pointer())
+    return sent, np.ctypeslib.as_array(numbers)
+
+
 def _unpack_drive(packet: jax.Array) -> Drive:
     size, fatigued = packet[0], packet[1] != 0
-    indices, values = _halves(packet[_HEAD:])
+    indices, values = _halves(packet[_UNIT:])
     values = jax.lax.bitcast_convert_type(values, jnp.float32)
     return Drive(injected=ops.ActiveSet(indices, values, size), fatigued=fatigued)
 

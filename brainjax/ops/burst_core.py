@@ -33,6 +33,7 @@ class Burst:
     inputs: Float32[Array, " neurons"] | None  # what each neuron received; None: not kept
     candidates: Bool[Array, " neurons"] | None  # who received anything, be it a sum of 0; as inputs
     fires: UInt32[Array, " words"]  # who fired, one bit each; see `fire_queue.unpack`
+    bursts: UInt32[Array, ""]  # so far, this one included, modulo 2^32
 
 
 def burst_core(
@@ -42,11 +43,11 @@ def burst_core(
     is_driven: Bool[Array, " neurons"] | None,
     membranes: Membranes,
     fired: ActiveSet,
+    bursts: UInt32[Array, ""],
     injected: ActiveSet,
     *,
     power: Float[Array, ""] | float,
     fatigued: Bool[Array, ""] | bool,
-    burst: UInt32[Array, ""],
     arrivals: Arrivals | None = None,
     keeps_inputs: bool = True,
     backend: backends.Backend = "auto",
@@ -70,11 +71,12 @@ def burst_core(
             donated argument, the carry of a scan).
         fired: who fired in the last burst, with the potential at firing; as long as there are
             neurons, so that it cannot overflow. Updated in place too.
+        bursts: so far, modulo 2^32; a burst draws from its own number, the first being 1. Updated
+            in place too.
         injected: ids in ascending order, which may repeat, and what each entry injects, in the
             unit of the thresholds. Entries that name no neuron are ignored.
         power: what the power neuron receives, and the fatigue area if `fatigued`.
         fatigued: whether the fatigue area receives the power.
-        burst: number of this burst, the first being 1, modulo 2^32.
         arrivals: what else arrives over synapses, in units of 2^-synapses.fraction_bits.
         keeps_inputs: whether to return inputs and candidates.
         backend: "auto", "reference" or "kernel".
@@ -107,15 +109,15 @@ def burst_core(
             f"fired must have one entry for each of the {num_neurons} neurons; "
             f"got {fired.indices.shape[0]}"
         )
-    state = membranes, fired
+    state = membranes, fired, bursts
     shared = {
         "neurons": neurons,
         "synapses": synapses,
         "is_driven": is_driven,
         "injected": dataclasses.replace(injected, values=injected.values.astype(jnp.float32)),
         "power": jnp.asarray(power, jnp.float32),
-        "fatigued": jnp.asarray(fatigued, bool),
-        "burst": burst,
+        # What nobody reads need not be cut out of the drives of many bursts.
+        "fatigued": jnp.asarray(rules.fatigue_area is not None and fatigued, bool),
         "arrivals": arrivals,
     }
     return backends.dispatch(
@@ -134,11 +136,11 @@ def burst_core_reference(
     is_driven: Bool[Array, " neurons"] | None,
     membranes: Membranes,
     fired: ActiveSet,
+    bursts: UInt32[Array, ""],
     injected: ActiveSet,
     *,
     power: Float[Array, ""] | float,
     fatigued: Bool[Array, ""] | bool,
-    burst: UInt32[Array, ""],
     arrivals: Arrivals | None = None,
     keeps_inputs: bool = True,
 ) -> Burst:
@@ -153,9 +155,10 @@ def burst_core_reference(
     inputs, candidates = burst_dynamics.collect(
         rules, neurons, injected, power, fatigued, received, reached
     )
+    bursts = bursts + 1
     rested = burst_dynamics.reset(rules, neurons, membranes)
     membranes, fires, potential = burst_dynamics.advance(
-        rules, neurons, rested, inputs, candidates, burst
+        rules, neurons, rested, inputs, candidates, bursts
     )
     return Burst(
         membranes=membranes,
@@ -163,6 +166,7 @@ def burst_core_reference(
         inputs=inputs if keeps_inputs else None,
         candidates=candidates if keeps_inputs else None,
         fires=fire_queue.pack(fires),
+        bursts=bursts,
     )
 
 
@@ -180,9 +184,9 @@ def sent(
 
 
 def _reference(rules, keeps_inputs, state, shared):
-    membranes, fired = state
+    membranes, fired, bursts = state
     return burst_core_reference(
-        rules, membranes=membranes, fired=fired, keeps_inputs=keeps_inputs, **shared
+        rules, membranes=membranes, fired=fired, bursts=bursts, keeps_inputs=keeps_inputs, **shared
     )
 
 
@@ -229,9 +233,9 @@ def _kernel_of(rules, keeps_inputs, synapses, fired):
 
 
 def _kernel(state, shared, *, keeps_inputs, words, **attributes):
-    membranes, fired = state
+    membranes, fired, bursts = state
     *batch, num_neurons = membranes.potential.shape
-    updated = *jax.tree.leaves(membranes), *active_set.parts(fired)
+    updated = *jax.tree.leaves(membranes), *active_set.parts(fired), bursts
     num_words = -(-num_neurons // _WORD)
     num_tiles = -(-num_neurons // _TILE)
     # Two passes over the neurons need them in between.
@@ -256,13 +260,14 @@ def _kernel(state, shared, *, keeps_inputs, words, **attributes):
         input_output_aliases={place: place for place in range(len(updated))},
     )
     changed = call(*updated, *_operands(**shared, rank=len(batch)), **attributes)
-    inputs, candidates, fires = changed[6:9]
+    inputs, candidates, fires = changed[7:10]
     return Burst(
         membranes=Membranes(*changed[:3]),
         fired=ActiveSet(*changed[3:6]),
         inputs=inputs if keeps_inputs else None,
         candidates=candidates if keeps_inputs else None,
         fires=fires,
+        bursts=changed[6],
     )
 
 
@@ -274,7 +279,7 @@ def _num_spans(num_neurons):
     return -(-num_neurons // span)
 
 
-def _operands(*, neurons, synapses, is_driven, injected, power, fatigued, burst, arrivals, rank):
+def _operands(*, neurons, synapses, is_driven, injected, power, fatigued, arrivals, rank):
     """What the kernel only reads, in the order of burst_core.h; what is absent has no elements."""
 
     def absent(dtype):
@@ -290,7 +295,6 @@ def _operands(*, neurons, synapses, is_driven, injected, power, fatigued, burst,
         *active_set.parts(injected),
         power,
         fatigued,
-        burst,
         absent(jnp.int32) if arrivals is None else arrivals.sums,
         absent(bool) if arrivals is None else arrivals.reached,
     )

@@ -73,8 +73,13 @@ def propagate_integers(
     promises as there; it has no gradient.
     """
     check(synapses, backend)
-    synapses, active = jax.lax.stop_gradient((synapses, active))
-    return _integers(synapses, active, num_post, backend)
+    return backends.dispatch(
+        backend,
+        HANDLER,
+        *jax.lax.stop_gradient((synapses, active)),
+        reference=functools.partial(_integers_reference, num_post=num_post),
+        kernel=functools.partial(_kernel, num_post=num_post, dtype=jnp.int32),
+    )
 
 
 def propagate_spikes_reference(
@@ -169,16 +174,23 @@ def _scaled(integers, synapses):
     return integers.astype(jnp.float32) * 2.0**-synapses.fraction_bits
 
 
-def _integers_kernel(synapses, active, num_post):
+def _received_kernel(synapses, active, num_post):
+    if sort_from(synapses, active, num_post) > 0:  # whoever adds them up writes them scaled
+        return _kernel(synapses, active, num_post, jnp.float32)
+    return _scaled(_kernel(synapses, active, num_post, jnp.int32), synapses)
+
+
+def _kernel(synapses, active, num_post, dtype):
     fixed = isinstance(synapses, FixedFanOut)
     least = sort_from(synapses, active, num_post)
     words = scratch_words(synapses, active, num_post, least > 0)
     if num_post < SORT_FROM_POST:  # on a CPU, sums of a second thread
         words = max(words, -(-num_post // 4) * 4)
-    results = [jax.ShapeDtypeStruct((size,), jnp.int32) for size in (num_post, words)]
+    result = jax.ShapeDtypeStruct((num_post,), dtype)
+    scratch = jax.ShapeDtypeStruct((words,), jnp.int32)
     # "expand_dims" and not "broadcast_all": a batch of active sets must not copy the synapses.
-    call = jax.ffi.ffi_call(backends.target(HANDLER), results, vmap_method="expand_dims")
-    sums, _ = call(
+    call = jax.ffi.ffi_call(backends.target(HANDLER), (result, scratch), vmap_method="expand_dims")
+    received, _ = call(
         jnp.zeros(0, jnp.int32) if fixed else synapses.indptr,
         synapses.indices,
         jnp.zeros(0, bool) if synapses.weights is None else synapses.weights,
@@ -189,7 +201,7 @@ def _integers_kernel(synapses, active, num_post):
         fraction_bits=synapses.fraction_bits,
         sort_from=least,
     )
-    return sums
+    return received
 
 
 def sort_from(synapses: SparseRows, active: ActiveSet, num_post: int) -> int:
@@ -217,22 +229,16 @@ def scratch_words(synapses: SparseRows, active: ActiveSet, num_post: int, may_so
     return words + 16 - words % 4  # each part starts at a multiple of 16 bytes
 
 
-def _integers(synapses, active, num_post, backend):
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6))
+def _propagate(synapses, weights, indices, values, count, num_post, backend):
     return backends.dispatch(
         backend,
         HANDLER,
-        synapses,
-        active,
-        reference=functools.partial(_integers_reference, num_post=num_post),
-        kernel=functools.partial(_integers_kernel, num_post=num_post),
+        synapses.replace(weights=weights),
+        ActiveSet(indices, values, count),
+        reference=functools.partial(propagate_spikes_reference, num_post=num_post),
+        kernel=functools.partial(_received_kernel, num_post=num_post),
     )
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6))
-def _propagate(synapses, weights, indices, values, count, num_post, backend):
-    synapses = synapses.replace(weights=weights)
-    integers = _integers(synapses, ActiveSet(indices, values, count), num_post, backend)
-    return _scaled(integers, synapses)
 
 
 def _forward(synapses, weights, indices, values, count, num_post, backend):
@@ -243,7 +249,7 @@ def _forward(synapses, weights, indices, values, count, num_post, backend):
 
 def _backward(num_post, backend, residuals, received_bar):
     synapses, weights, indices, values, count = residuals
-    active = ActiveSet(indices, values, count)
+    active, received_bar = ActiveSet(indices, values, count), jnp.asarray(received_bar)
     weights_bar = None
     if weights is not None and weights.dtype == jnp.float32:
         weights_bar = jnp.zeros(weights.shape, jnp.float32)
@@ -251,9 +257,7 @@ def _backward(num_post, backend, residuals, received_bar):
     def pull_back(bars, entries, places, targets, weights, used):
         values_bar, weights_bar = bars
         used = used & (targets >= 0)
-        bar = jnp.where(
-            used, jnp.asarray(received_bar).at[targets].get(mode="fill", fill_value=0), 0
-        )
+        bar = jnp.where(used, received_bar.at[targets].get(mode="fill", fill_value=0), 0)
         values_bar += _sums_by_entry(bar * weights, entries, values_bar.shape[0])
         if weights_bar is not None:
             # A place out of range is dropped.
