@@ -1,5 +1,4 @@
-// What the blocks of a team tell each other of their keys that are likely to win. Nobody meets for
-// that: a number that is still to come says so, and is read until it is there.
+// What the blocks of a team tell each other of their keys that are likely to win.
 #ifndef BRAINJAX_AREA_POSTS_CUH_
 #define BRAINJAX_AREA_POSTS_CUH_
 
@@ -7,40 +6,15 @@
 
 #include "block_reductions.cuh"
 #include "launch.h"
+#include "posted.cuh"
 #include "team_scratch.cuh"
 
 namespace brainjax {
 
-constexpr uint32_t kZeroKey = 0x80000000u;    // of +0: no sum of inputs is -0
-constexpr uint32_t kUnposted = kZeroKey - 1;  // of -0: a number that is still to come
+constexpr uint32_t kZeroKey = 0x80000000u;  // of +0
+static_assert(kUnposted == kZeroKey - 1, "the key of -0, which no sum of inputs is");
 // A post is one line of memory: keys in ascending order of their neurons, and how many there are.
-// Numbers of several blocks in one line would wait for each other, as all blocks read them.
-constexpr uint32_t kPostWords = 32, kPostKeys = kPostWords - 1;
-
-__device__ inline void WritePosted(uint32_t* word, uint32_t number) {
-  asm volatile("st.relaxed.gpu.global.u32 [%0], %1;" ::"l"(word), "r"(number) : "memory");
-}
-
-__device__ inline uint32_t ReadPosted(const uint32_t* word) {
-  uint32_t number;
-  asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(number) : "l"(word) : "memory");
-  return number;
-}
-
-// Reads number i from word(i) where it is still to come, until none is. A whole warp calls it.
-template <int kNumber, typename WordOf>
-__device__ __forceinline__ void AwaitPosted(uint32_t (&numbers)[kNumber], const WordOf& word) {
-  bool waits;
-  do {
-    waits = false;
-#pragma unroll
-    for (int i = 0; i < kNumber; ++i) {
-      if (numbers[i] == kUnposted) numbers[i] = ReadPosted(word(i));
-    }
-#pragma unroll
-    for (int i = 0; i < kNumber; ++i) waits |= numbers[i] == kUnposted;
-  } while (__any_sync(kAllLanes, waits));
-}
+constexpr uint32_t kPostKeys = kPostWords - 1;
 
 // How many keys have been posted: by all blocks, by those in front of this one, and by the one
 // whose number is that of this thread. None if a block had too many.

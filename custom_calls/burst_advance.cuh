@@ -29,6 +29,21 @@ struct BurstCall {
   bool has_sums;  // over synapses
 };
 
+// The number of this warp in its block. The compiler is to know that it is the same for all lanes.
+__device__ __forceinline__ uint32_t WarpOfBlock() {
+  return __shfl_sync(kAllLanes, threadIdx.x / kWarp, 0);
+}
+
+// Writes what neurons that fired send, where some are driven: all threads of a row of the grid do.
+__device__ __forceinline__ void Send(const BurstProblem& problem, const BurstRules& rules) {
+  if (problem.is_driven == nullptr) return;
+  const int64_t stride = int64_t{gridDim.x} * blockDim.x;
+  const int64_t thread = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
+  for (int64_t i = thread; i < problem.NumFired(); i += stride) {
+    problem.sent[i] = problem.Sent(rules, i);
+  }
+}
+
 // What neurons receive, and a bit for each that receives anything.
 template <int kWidth>
 struct Received {
@@ -169,8 +184,8 @@ __device__ __forceinline__ uint32_t AdvanceOwn(const BurstCall& call, const Burs
   return fires;
 }
 
-// Writes who fires of the neurons of a warp, which begin at `first`, one bit each, and counts them
-// with those of their span. Each lane has the bits of those that it looks after.
+// Writes who fires of the neurons of a warp, which begin at `first`, one bit each. Each lane has
+// the bits of those that it looks after.
 template <int kWidth>
 __device__ __forceinline__ void WriteFires(const BurstProblem& problem, uint32_t first,
                                            uint32_t fires) {
@@ -185,15 +200,22 @@ __device__ __forceinline__ void WriteFires(const BurstProblem& problem, uint32_t
       word |= __shfl_xor_sync(kAllLanes, word, distance);
     }
   }
+  const uint32_t place = first / kBurstWord + Lane() / kLanes;
+  if (Lane() % kLanes == 0 && place * kBurstWord < problem.NumNeurons()) {
+    problem.fires[place] = word;
+  }
+}
+
+// Counts them with those of their span as well.
+template <int kWidth>
+__device__ __forceinline__ void CountFires(const BurstProblem& problem, uint32_t first,
+                                           uint32_t fires) {
   static_assert((1 << kMinSpanBits) % (kWidth * kWarp) == 0, "no warp's neurons are in two spans");
   const uint32_t count = __reduce_add_sync(kAllLanes, __popc(fires));
   if (Lane() == 0 && count > 0) {
     atomicAdd(problem.fire_counts + (first >> problem.span_bits), count);
   }
-  const uint32_t place = first / kBurstWord + Lane() / kLanes;
-  if (Lane() % kLanes == 0 && place * kBurstWord < problem.NumNeurons()) {
-    problem.fires[place] = word;
-  }
+  WriteFires<kWidth>(problem, first, fires);
 }
 
 // The same, where hardly any may fire: what decides about them is read when they are known.

@@ -28,7 +28,7 @@ struct BurstProblem {
   bool* candidates;
   uint32_t* fires;
   float* sent;         // by each that fired, if some are driven; scratch, as are all below
-  int32_t* sums;       // over synapses, as far as they are written to memory
+  int32_t* sums;       // over synapses, as far as they are written to memory; else free
   const unsigned long long* tallies;  // on the GPU, maybe instead: see propagation_call.cuh
   uint32_t* cancelled;  // one bit for each neuron: maybe reached although the sum is 0
   uint32_t* totals;       // 2 * kBurstParts words, behind these

@@ -2,7 +2,7 @@
 //
 // The sums are those of propagate_spikes, with who is reached: see propagation_call.cuh. Each
 // neuron is then visited once, or twice where the number of candidates decides by which rules they
-// advance.
+// advance. A small network does with one launch: see burst_together.cuh.
 #include "burst_core.h"
 
 #include <algorithm>
@@ -10,6 +10,7 @@
 #include <type_traits>
 
 #include "burst_kernels.cuh"
+#include "burst_together.cuh"
 #include "handler.h"
 #include "propagation_launch.cuh"
 
@@ -90,6 +91,7 @@ template <typename W>
 cudaError_t StartBurst(const propagation::Launcher& launcher, const BurstCall& call,
                        const propagation::Call<W>& summing) {
   using Events = CompressedEvents<W>;
+  if (RunsTogether(launcher.device, call, summing)) return StartTogether(launcher, call, summing);
   const auto begin = call.batch.size == 1 ? BeginKernel<true, W> : BeginKernel<false, W>;
   begin<<<propagation::PreparingGrid<Events>(launcher, summing), propagation::kThreads, 0,
           launcher.stream>>>(call, summing);

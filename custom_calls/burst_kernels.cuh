@@ -55,16 +55,8 @@ __global__ void __launch_bounds__(propagation::kThreads, 2)
     // The scratch begins with these, and has counts behind them.
     for (int64_t i = thread; i < batch.StartsAt(); i += stride) problem.cancelled[i] = 0;
     FindStarts(problem, static_cast<int32_t>(batch.NumTiles()));
-    if (problem.is_driven == nullptr) return;
-    for (int64_t i = thread; i < problem.NumFired(); i += stride) {
-      problem.sent[i] = problem.Sent(batch.rules, i);
-    }
+    Send(problem, batch.rules);
   });
-}
-
-// The number of this warp in its block. The compiler is to know that it is the same for all lanes.
-__device__ __forceinline__ uint32_t WarpOfBlock() {
-  return __shfl_sync(kAllLanes, threadIdx.x / kWarp, 0);
 }
 
 // The first neuron of this warp, which may be a little beyond 2^31.
@@ -110,7 +102,7 @@ __global__ void __launch_bounds__(kBlock, kSingle ? 4 : 2)
           problem.neurons.kind != nullptr
               ? AdvanceWarp<kWidth, kCollected, true>(call, problem, first, own, staging)
               : AdvanceWarp<kWidth, kCollected, false>(call, problem, first, own, staging);
-      WriteFires<kWidth>(problem, first, fires);
+      CountFires<kWidth>(problem, first, fires);
     });
   });
 }
@@ -133,7 +125,7 @@ __device__ __forceinline__ void AdvanceSlice(const BurstCall& call, const Summed
     ForOwn<kNeighbours>(problem, first, [&](const auto& own) {
       const uint32_t fires = AdvanceOfLarge<SlicedArrivals<kNeighbours>, kNeighbours, kByKind>(
           call, problem, first, own, stagings[warp], part, slice, has_rest);
-      WriteFires<kNeighbours>(problem, first, fires);
+      CountFires<kNeighbours>(problem, first, fires);
     });
   }
 }

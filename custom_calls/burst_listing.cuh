@@ -64,6 +64,15 @@ __device__ inline void Pad(const BurstProblem& problem, int64_t end, int64_t lis
   }
 }
 
+// Ends a burst in which so many fire: a block of kListers threads does.
+__device__ inline void Finish(const BurstProblem& problem, int64_t fired, int64_t listed_before,
+                              uint32_t number) {
+  Pad(problem, fired, listed_before);
+  if (threadIdx.x > 0) return;
+  *problem.count = static_cast<int32_t>(fired);
+  *problem.bursts = number;
+}
+
 // Lists who fires of the neurons of a block.
 __device__ inline void List(const BurstProblem& problem, WarpWords<kListers>& words) {
   const uint32_t word = blockIdx.x * kListers + threadIdx.x, first = word * kBurstWord;
@@ -76,12 +85,7 @@ __device__ inline void List(const BurstProblem& problem, WarpWords<kListers>& wo
   const uint32_t before = words.ExclusiveSum(1, __popc(fires), &own);
   const uint32_t in_front = words.Sum(0, __reduce_add_sync(kAllLanes, share));
   ListWord(problem, first, fires, in_front + before);
-  if (!is_last) return;
-  const int64_t listed = int64_t{in_front} + own;
-  Pad(problem, listed, listed_before);
-  if (threadIdx.x > 0) return;
-  *problem.count = static_cast<int32_t>(listed);
-  *problem.bursts = number;
+  if (is_last) Finish(problem, int64_t{in_front} + own, listed_before, number);
 }
 
 }  // namespace burst

@@ -115,11 +115,12 @@ __device__ __forceinline__ void VisitTogether(const Propagation<W>& problem, Ran
   }
 }
 
-// Visits the heads of all rows: the warps of a row of the grid do. Each takes some rows that follow
-// each other or, where there are more warps than rows, a part of one. All threads call ready(), and
-// do so before they visit anything.
-template <typename W, typename Ready, typename Visit>
-__device__ void VisitHeads(const Propagation<W>& problem, const Ready& ready, const Visit& visit) {
+// Visits the heads of all rows: the warps of a row of the grid do. Each takes some rows, which
+// row_of(place) returns, that follow each other or, where there are more warps than rows, a part of
+// one. All threads call ready(), and do so before they visit anything.
+template <typename W, typename RowOf, typename Ready, typename Visit>
+__device__ void VisitHeads(const Propagation<W>& problem, const RowOf& row_of, const Ready& ready,
+                           const Visit& visit) {
   const uint32_t warps = gridDim.x * (blockDim.x / kWarp);
   const uint32_t warp = blockIdx.x * (blockDim.x / kWarp) + threadIdx.x / kWarp;
   int halvings = 0;
@@ -128,8 +129,7 @@ __device__ void VisitHeads(const Propagation<W>& problem, const Ready& ready, co
   if (parts <= warps) {
     if (warp < parts) {
       const uint32_t place = warp >> halvings;
-      const Range range =
-          PartOfHead(problem.Row(place), warp - (place << halvings), halvings);
+      const Range range = PartOfHead(row_of(place), warp - (place << halvings), halvings);
       VisitRange(problem, range, problem.Gain(place), ready, visit);
     }
     return ready();
@@ -140,12 +140,17 @@ __device__ void VisitHeads(const Propagation<W>& problem, const Ready& ready, co
     Range range{0, 0};
     float gain = 0.0f;
     if (Lane() < together && place < problem.count) {
-      range = PartOfHead(problem.Row(place), 0, 0);
+      range = PartOfHead(row_of(place), 0, 0);
       gain = problem.Gain(place);
     }
     VisitTogether(problem, range, gain, static_cast<int>(together), ready, visit);
   }
   ready();
+}
+
+template <typename W, typename Ready, typename Visit>
+__device__ void VisitHeads(const Propagation<W>& problem, const Ready& ready, const Visit& visit) {
+  VisitHeads(problem, [&](int64_t place) { return problem.Row(place); }, ready, visit);
 }
 
 }  // namespace brainjax

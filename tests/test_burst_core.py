@@ -405,9 +405,11 @@ def test_one_call_on_cuda():
 
 # --- The CUDA kernel -----------------------------------------------------------------------------
 
-# Both sides of a word, of a tile, of what a block lists, and of the size from which a thread looks
-# after several neurons; the last ones do not fill their threads, warps and blocks.
-GPU_SIZES = (1, 31, 33, 512, 513, 8_193, 16_384, 16_385, 262_144, 262_145, 262_275, 1_000_001)
+# Both sides of a word, of a tile, of what a block lists, of what the blocks of an H100 advance
+# together, and of the size from which a thread looks after several neurons; the last ones do not
+# fill their threads, warps and blocks.
+GPU_SIZES = (1, 31, 33, 512, 513, 8_193, 16_384, 16_385, 135_168, 135_169, 262_144, 262_145)
+GPU_SIZES += (262_275, 1_000_001)
 
 
 def assert_gpu_equals_cpu(rules, operands, keeps_inputs=True):
