@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from _case import ROTATED_BYTES, Case, same_bits
+from jax.sharding import SingleDeviceSharding
 
 from brainjax import burst, metrics, ops, simulation, timing
 from brainjax.burst import host_loop
@@ -173,14 +174,21 @@ def exchange_alone(net: Network):
     """The two transfers of `through_host` in a call of their own, of which nothing is computed."""
     size = net.injected.shape[1]
     (device,) = net.params.synapses.fixed.indptr.devices()
-    where, returned = host_loop.host_memory(device), None
-    # A report is twice as long as what is injected: so much room does the sampler have.
-    exchange = jax.jit(lambda packet: jnp.concatenate([packet, packet]), out_shardings=where)
+    sent, packet = host_loop.shared_numbers(2 * size, device)
+    returned = None
+
+    def twice(packet):
+        # A report is twice as long as what is injected: so much room does the sampler have.
+        packet = jax.device_put(packet, SingleDeviceSharding(device))
+        return jnp.concatenate([packet, packet])
+
+    exchange = jax.jit(twice, out_shardings=host_loop.host_memory(device))
 
     def start():
         nonlocal returned
         for ids in net.injected:
-            returned = np.asarray(exchange(np.concatenate([ids, ids], dtype=np.int32)))
+            packet[:size] = packet[size:] = ids
+            returned = np.asarray(exchange(sent))
         return ()
 
     return start, lambda: np.asarray(returned)[:size], len(net.injected)
@@ -215,22 +223,22 @@ def _plain_start(net):
 def jnp_resident(net: Network, most_rounds: int):
     """Plain jnp: the same loop."""
     tables, carry = _plain_start(net)
-    injected = jnp.asarray(net.injected, jnp.int32)
-    bursts, rounds = len(net.injected), net.rounds(most_rounds)
+    rounds = net.rounds(most_rounds)
+    injected = jnp.concatenate([jnp.asarray(net.injected, jnp.int32)] * rounds)
 
     @functools.partial(jax.jit, donate_argnums=0)
     def scan(carry, tables, injected):
-        def body(carry, number):
-            return _plain_burst(tables, injected[number % bursts], carry), None
+        def body(carry, now):
+            return _plain_burst(tables, now, carry), None
 
-        return jax.lax.scan(body, carry, jnp.arange(rounds * bursts))[0]
+        return jax.lax.scan(body, carry, injected)[0]
 
     def start():
         nonlocal carry
         carry = scan(carry, tables, injected)
         return carry
 
-    return start, lambda: _listed(carry[2], net.config.num_neurons), rounds * bursts
+    return start, lambda: _listed(carry[2], net.config.num_neurons), len(injected)
 
 
 def jnp_through_host(net: Network):

@@ -119,7 +119,7 @@ void TimeKernelsInTurn(int multiprocessors) {
   constexpr uint32_t kSize = 1 << 20;  // 4 MB, in the second-level cache
   const uint32_t* const next = OnDevice(RandomCycle(kSize));
   uint32_t* const sink = Zeros<uint32_t>(1);
-  // The four kernels of a burst of 100,000 neurons.
+  // The four kernels of a burst, as 100,000 neurons would take them.
   const Launch burst[] = {{264, 512}, {264, 512}, {391, 256}, {7, 512}};
   for (int steps : {0, 1, 2, 3, 4}) {
     for (int attribute : {0, kOverlaps}) {

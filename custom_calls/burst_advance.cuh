@@ -1,6 +1,6 @@
 // What warps do with their neurons in a burst: collect what these receive, let them fire or leak.
 //
-// A thread looks after one neuron, of large networks after four neighbours: more would mean more
+// A thread looks after one neuron, of large networks after several neighbours: more would mean more
 // instructions, each of which a small network runs once, and waits for. Warps do not wait for each
 // other while they advance.
 #ifndef BRAINJAX_BURST_ADVANCE_CUH_
@@ -184,45 +184,13 @@ __device__ __forceinline__ uint32_t AdvanceOwn(const BurstCall& call, const Burs
   return fires;
 }
 
-// Writes who fires of the neurons of a warp, which begin at `first`, one bit each. Each lane has
-// the bits of those that it looks after.
-template <int kWidth>
-__device__ __forceinline__ void WriteFires(const BurstProblem& problem, uint32_t first,
-                                           uint32_t fires) {
-  constexpr int kLanes = kBurstWord / kWidth;  // that share a word
-  uint32_t word = fires;
-  if constexpr (kWidth == 1) {
-    word = __ballot_sync(kAllLanes, fires);
-  } else {
-    word <<= Lane() % kLanes * kWidth;
-#pragma unroll
-    for (int distance = 1; distance < kLanes; distance *= 2) {
-      word |= __shfl_xor_sync(kAllLanes, word, distance);
-    }
-  }
-  const uint32_t place = first / kBurstWord + Lane() / kLanes;
-  if (Lane() % kLanes == 0 && place * kBurstWord < problem.NumNeurons()) {
-    problem.fires[place] = word;
-  }
-}
-
-// Counts them with those of their span as well.
-template <int kWidth>
-__device__ __forceinline__ void CountFires(const BurstProblem& problem, uint32_t first,
-                                           uint32_t fires) {
-  static_assert((1 << kMinSpanBits) % (kWidth * kWarp) == 0, "no warp's neurons are in two spans");
-  const uint32_t count = __reduce_add_sync(kAllLanes, __popc(fires));
-  if (Lane() == 0 && count > 0) {
-    atomicAdd(problem.fire_counts + (first >> problem.span_bits), count);
-  }
-  WriteFires<kWidth>(problem, first, fires);
-}
-
-// The same, where hardly any may fire: what decides about them is read when they are known.
+// The same where hardly any may fire: what decides about those is read when they are known.
 template <int kWidth, typename Own>
-__device__ __forceinline__ uint32_t AdvanceOwn(const BurstCall& call, const BurstProblem& problem,
-                                               const Own& own, OwnCandidates<kWidth>& state,
-                                               const Received<kWidth>& received, bool in_batch) {
+__device__ __forceinline__ uint32_t AdvanceAndRead(const BurstCall& call,
+                                                   const BurstProblem& problem, const Own& own,
+                                                   OwnCandidates<kWidth>& state,
+                                                   const Received<kWidth>& received,
+                                                   bool in_batch) {
   return AdvanceOwn(call, problem, own, state, received, [&](uint32_t id) {
     return Trial(problem, state.parameters.RowOf(problem.neurons, id), in_batch);
   });
@@ -239,14 +207,14 @@ __device__ __forceinline__ uint32_t AdvanceCollected(const BurstCall& call,
   const bool in_batch = __ldcg(problem.totals + kCandidates) >= rules.batch_threshold;
   const Received<kWidth> received = Recall<kWidth>(problem, own);
   OwnCandidates<kWidth> state = asked.Unpack(problem.neurons, rules.keeps_residues, own);
-  return AdvanceOwn(call, problem, own, state, received, in_batch);
+  return AdvanceAndRead(call, problem, own, state, received, in_batch);
 }
 
-// Collects and advances a neuron of a small network. What it is, and what is injected, is known
+// Collects and advances the only neuron of a thread. What it is, and what is injected, is known
 // before spikes are summed: kernels that sum let this one start when the first kernel of the call,
 // which finds the parts of the tiles, has ended; without them that one has to be awaited.
 template <bool kByKind, typename Own>
-__device__ __forceinline__ uint32_t AdvanceOfSmall(const BurstCall& call,
+__device__ __forceinline__ uint32_t AdvanceOne(const BurstCall& call,
                                                    const BurstProblem& problem, uint32_t first,
                                                    const Own& own, Staging<kWarp>& staging) {
   const BurstRules& rules = call.batch.rules;
@@ -263,10 +231,10 @@ __device__ __forceinline__ uint32_t AdvanceOfSmall(const BurstCall& call,
   return AdvanceOwn(call, problem, own, state, received, [&](uint32_t) { return trial; });
 }
 
-// Collects and advances neurons of a large network: few of its warps start before spikes are
+// Collects and advances several, of a large network: few of its warps start before spikes are
 // summed, but all ask for everything at once.
 template <typename Arrivals, int kWidth, bool kByKind, typename Own, typename... Sources>
-__device__ __forceinline__ uint32_t AdvanceOfLarge(const BurstCall& call,
+__device__ __forceinline__ uint32_t AdvanceSeveral(const BurstCall& call,
                                                    const BurstProblem& problem, uint32_t first,
                                                    const Own& own,
                                                    Staging<kWidth * kWarp>& staging, Part part,
@@ -278,7 +246,7 @@ __device__ __forceinline__ uint32_t AdvanceOfLarge(const BurstCall& call,
   OwnCandidates<kWidth> state = asked.Unpack(problem.neurons, rules.keeps_residues, own);
   const Received<kWidth> received =
       Collect(call, problem, own, arrivals.Unpack(problem, own), staging, is_staged);
-  return AdvanceOwn(call, problem, own, state, received, false);
+  return AdvanceAndRead(call, problem, own, state, received, false);
 }
 
 // Advances the neurons of a warp. Returns bits of who fires, each lane its own.
@@ -290,10 +258,10 @@ __device__ __forceinline__ uint32_t AdvanceWarp(const BurstCall& call,
   if constexpr (kCollected) {
     return AdvanceCollected<kWidth, kByKind>(call, problem, own);
   } else if constexpr (kWidth == 1) {
-    return AdvanceOfSmall<kByKind>(call, problem, first, own, staging);
+    return AdvanceOne<kByKind>(call, problem, first, own, staging);
   } else {
     AwaitAndAdmit();
-    return AdvanceOfLarge<AskedArrivals<kWidth>, kWidth, kByKind>(
+    return AdvanceSeveral<AskedArrivals<kWidth>, kWidth, kByKind>(
         call, problem, first, own, staging, Part::Of(problem, first), call.has_sums);
   }
 }

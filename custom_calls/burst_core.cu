@@ -53,7 +53,7 @@ cudaError_t StartDynamics(const propagation::Launcher& launcher, const BurstCall
 // Networks of a batch begin anywhere in their arrays, so none of their neurons are read together.
 cudaError_t StartDynamics(const propagation::Launcher& launcher, const BurstCall& call) {
   if (call.batch.size > 1) return StartDynamics<false, 1>(launcher, call);
-  return call.batch.first.num_neurons <= kSmall ? StartDynamics<true, 1>(launcher, call)
+  return call.batch.first.num_neurons <= kOneEach ? StartDynamics<true, 1>(launcher, call)
                                                 : StartDynamics<true, kNeighbours>(launcher, call);
 }
 

@@ -17,7 +17,7 @@ using propagation::SummedSlice;
 
 constexpr int kBlock = 256;          // threads
 constexpr int kWarps = kBlock / kWarp;
-constexpr int64_t kSmall = 1 << 18;  // neurons up to which a thread looks after one
+constexpr int64_t kOneEach = 1 << 18;  // neurons up to which a thread looks after one
 constexpr int kNeighbours = 4;       // that it looks after beyond
 // Of a block that sums a slice of the neurons and advances them.
 constexpr int kSliceWarps = propagation::kSumThreads / kWarp;
@@ -123,7 +123,7 @@ __device__ __forceinline__ void AdvanceSlice(const BurstCall& call, const Summed
     const Part part = next_part;
     next_part = part_at(place + kTurn);  // asked for a turn ahead
     ForOwn<kNeighbours>(problem, first, [&](const auto& own) {
-      const uint32_t fires = AdvanceOfLarge<SlicedArrivals<kNeighbours>, kNeighbours, kByKind>(
+      const uint32_t fires = AdvanceSeveral<SlicedArrivals<kNeighbours>, kNeighbours, kByKind>(
           call, problem, first, own, stagings[warp], part, slice, has_rest);
       CountFires<kNeighbours>(problem, first, fires);
     });

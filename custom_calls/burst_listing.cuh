@@ -16,6 +16,40 @@ constexpr int kListers = 512;  // threads of a block, each with a word of flags
 static_assert((1 << kMinSpanBits) % (kListers * kBurstWord) == 0, "no block lies in two spans");
 constexpr int kAtOnce = 4;     // neurons whose potentials a thread asks for before it lists one
 
+// Writes who fires of the neurons of a warp, which begin at `first`, one bit each. Each lane has
+// the bits of those that it looks after.
+template <int kWidth>
+__device__ __forceinline__ void WriteFires(const BurstProblem& problem, uint32_t first,
+                                           uint32_t fires) {
+  constexpr int kLanes = kBurstWord / kWidth;  // that share a word
+  uint32_t word = fires;
+  if constexpr (kWidth == 1) {
+    word = __ballot_sync(kAllLanes, fires);
+  } else {
+    word <<= Lane() % kLanes * kWidth;
+#pragma unroll
+    for (int distance = 1; distance < kLanes; distance *= 2) {
+      word |= __shfl_xor_sync(kAllLanes, word, distance);
+    }
+  }
+  const uint32_t place = first / kBurstWord + Lane() / kLanes;
+  if (Lane() % kLanes == 0 && place * kBurstWord < problem.NumNeurons()) {
+    problem.fires[place] = word;
+  }
+}
+
+// Writes them, and counts them with those of their span.
+template <int kWidth>
+__device__ __forceinline__ void CountFires(const BurstProblem& problem, uint32_t first,
+                                           uint32_t fires) {
+  static_assert((1 << kMinSpanBits) % (kWidth * kWarp) == 0, "no warp's neurons are in two spans");
+  const uint32_t count = __reduce_add_sync(kAllLanes, __popc(fires));
+  if (Lane() == 0 && count > 0) {
+    atomicAdd(problem.fire_counts + (first >> problem.span_bits), count);
+  }
+  WriteFires<kWidth>(problem, first, fires);
+}
+
 // This thread's share of those that fire in front of its block: in the spans in front of that of
 // the block, and there.
 __device__ inline uint32_t CountInFront(const BurstProblem& problem) {

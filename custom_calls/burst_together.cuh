@@ -1,6 +1,7 @@
 // A burst of a small network in one launch. Its blocks run at the same time, a thread looks after
-// one or two neurons, and the blocks meet twice: when sums are cleared, and when spikes are summed.
-// How many neurons fire they tell each other. While they wait, they ask for what they need next.
+// one or two neurons, and the blocks meet twice, when sums are cleared and when spikes are summed;
+// where rows are long, twice more. How many neurons fire they tell each other. While they wait,
+// they ask for what they need next.
 #ifndef BRAINJAX_BURST_TOGETHER_CUH_
 #define BRAINJAX_BURST_TOGETHER_CUH_
 
@@ -16,21 +17,21 @@
 namespace brainjax {
 namespace burst {
 
-constexpr int kTogether = propagation::kThreads;  // threads of a block
-constexpr int kMostNeighbours = 2;                // that a thread looks after
+constexpr int kTogetherThreads = propagation::kThreads;  // of a block
+constexpr int kMostNeighbours = 2;                       // that a thread looks after
 constexpr int kTails = 1;  // place in BurstProblem::totals: whether rows have tails
-static_assert(kTogether == kListers, "they list who fires");
+static_assert(kTogetherThreads == kListers, "they list who fires");
 
 // The last block that has neurons. Those behind it only add up.
 template <int kWidth>
 __device__ __forceinline__ uint32_t LastBlock(const BurstProblem& problem) {
-  return (problem.NumNeurons() - 1) / (kTogether * kWidth);
+  return (problem.NumNeurons() - 1) / (kTogetherThreads * kWidth);
 }
 
 // Where a block in front of that one tells how many of its neurons fire: in the sums, which nobody
 // needs where there are tallies.
 __device__ __forceinline__ uint32_t* CountOf(const BurstProblem& problem, uint32_t block) {
-  static_assert(kPostWords <= kTogether, "there are so many sums");
+  static_assert(kPostWords <= kTogetherThreads, "a line for each block has room in the sums");
   return reinterpret_cast<uint32_t*>(problem.sums) + block * kPostWords;
 }
 
@@ -99,15 +100,15 @@ __device__ __forceinline__ void AddSpikes(const BurstCall& call,
 template <int kWidth>
 __device__ __forceinline__ void ListTogether(const BurstProblem& problem, uint32_t first,
                                              uint32_t fires, const float (&potential)[kWidth],
-                                             WarpWords<kTogether>& words) {
+                                             WarpWords<kTogetherThreads>& words) {
   const uint32_t last = LastBlock<kWidth>(problem);
   if (blockIdx.x > last) return;
   WriteFires<kWidth>(problem, first, fires);
   uint32_t of_block;
   const uint32_t of_threads = words.ExclusiveSumOfFew(0, __popc(fires), &of_block);
   if (threadIdx.x == 0 && blockIdx.x < last) WritePosted(CountOf(problem, blockIdx.x), of_block);
-  const int64_t listed_before = problem.NumFired();
-  const uint32_t number = problem.Number();
+  const int64_t listed_before = blockIdx.x == last ? problem.NumFired() : 0;
+  const uint32_t number = blockIdx.x == last ? problem.Number() : 0;
   uint32_t counts[1] = {threadIdx.x < blockIdx.x ? kUnposted : 0};
   AwaitPosted(counts, [&](int) { return CountOf(problem, threadIdx.x); });
   const uint32_t in_front = words.Sum(1, __reduce_add_sync(kAllLanes, counts[0]));
@@ -128,7 +129,7 @@ template <typename W, int kWidth, bool kByKind, typename Own>
 __device__ __forceinline__ void BurstOfWarp(const BurstCall& call,
                                             const propagation::Call<W>& summing, uint32_t first,
                                             const Own& own, Staging<kWidth * kWarp>& staging,
-                                            WarpWords<kTogether>& words) {
+                                            WarpWords<kTogetherThreads>& words) {
   const GridTeam team;
   const BurstProblem& problem = call.batch.first;
   const bool keeps_residues = call.batch.rules.keeps_residues;
@@ -140,8 +141,8 @@ __device__ __forceinline__ void BurstOfWarp(const BurstCall& call,
   const Part part = first < problem.NumNeurons() ? Part::Of(problem, first) : Part{0, 0};
   OwnCandidates<kWidth> state = asked.Unpack(problem.neurons, keeps_residues, own);
   const auto row_of = [&](uint32_t id) { return state.parameters.RowOf(problem.neurons, id); };
-  const uint32_t row = kWidth > 1 ? state.parameters.row : own.Exists(0) ? row_of(own.first) : 0;
-  const Trial of_all(problem, row == kManyRows ? 0 : row, false);
+  const bool has_one_row = kWidth == 1 || state.parameters.row != kManyRows;
+  const Trial of_all(problem, has_one_row && own.Exists(0) ? row_of(own.first) : 0, false);
   const bool is_staged = staging.Fill(problem, first, part);
   team.Wait(added);
 
@@ -154,29 +155,43 @@ __device__ __forceinline__ void BurstOfWarp(const BurstCall& call,
   const Received<kWidth> received =
       Collect(call, problem, own, arrivals.Unpack(problem, own), staging, is_staged);
   const uint32_t fires = AdvanceOwn(call, problem, own, state, received, [&](uint32_t id) {
-    return row == kManyRows ? Trial(problem, row_of(id), false) : of_all;
+    return has_one_row ? of_all : Trial(problem, row_of(id), false);
   });
   ListTogether<kWidth>(problem, first, fires, state.potential, words);
 }
 
 template <typename W, int kWidth, bool kByKind>
-__global__ void __launch_bounds__(kTogether, 1)
+__global__ void __launch_bounds__(kTogetherThreads, 1)
     TogetherKernel(const __grid_constant__ BurstCall call,
                    const __grid_constant__ propagation::Call<W> summing) {
   static_assert(sizeof(call) + sizeof(summing) <= 4096, "what a kernel may be given");
-  __shared__ Staging<kWidth * kWarp> stagings[kTogether / kWarp];
-  __shared__ WarpWords<kTogether> words;
-  const uint32_t warp = WarpOfBlock(), first = (blockIdx.x * kTogether + warp * kWarp) * kWidth;
-  ForOwn<kWidth>(call.batch.first, first, [&](const auto& own) {
+  __shared__ Staging<kWidth * kWarp> stagings[kTogetherThreads / kWarp];
+  __shared__ WarpWords<kTogetherThreads> words;
+  constexpr uint32_t kOfBlock = kTogetherThreads * kWidth;
+  const uint32_t warp = WarpOfBlock(), first = blockIdx.x * kOfBlock + warp * kWarp * kWidth;
+  const uint32_t mine = first + Lane() * kWidth, n = call.batch.first.NumNeurons();
+  const auto burst = [&](const auto& own) {
     BurstOfWarp<W, kWidth, kByKind>(call, summing, first, own, stagings[warp], words);
-  });
+  };
+  // All warps of a block take the same way, as they wait for each other.
+  if (kWidth > 1 && blockIdx.x < n / kOfBlock) {
+    burst(Own<kWidth, true>(mine, n));
+  } else {
+    burst(Own<kWidth, false>(mine, n));
+  }
+}
+
+// Blocks that run at the same time: one for each multiprocessor, as the fewer meet, the sooner they
+// go on. A thread reads the number of each in front of its own.
+inline int64_t MostTogether(const Device& device) {
+  return std::min(device.multiprocessors, kTogetherThreads);
 }
 
 // Whether a burst is that of a small network, by rules that are known before it begins.
 template <typename W>
 bool RunsTogether(const Device& device, const BurstCall& call,
                   const propagation::Call<W>& summing) {
-  const int64_t most = int64_t{device.multiprocessors} * kTogether * kMostNeighbours;
+  const int64_t most = MostTogether(device) * kTogetherThreads * kMostNeighbours;
   return call.batch.size == 1 && summing.sort_from == 0 && call.batch.rules.batch_threshold < 0 &&
          call.batch.first.num_neurons <= most;
 }
@@ -186,19 +201,19 @@ cudaError_t StartWithNeighbours(const propagation::Launcher& launcher, const Bur
                                 const propagation::Call<W>& summing) {
   constexpr int64_t kNeuronsForBlock = 64;  // few neurons have few synapses to add up
   const int64_t n = call.batch.first.num_neurons;
-  const int64_t adders = std::min<int64_t>(launcher.device.multiprocessors / 2,
-                                           CeilDiv(n, kNeuronsForBlock));
-  const auto blocks = static_cast<unsigned>(std::max(CeilDiv(n, kTogether * kWidth), adders));
+  const int64_t adders = std::min(MostTogether(launcher.device) / 2, CeilDiv(n, kNeuronsForBlock));
+  const auto blocks =
+      static_cast<unsigned>(std::max(CeilDiv(n, kTogetherThreads * kWidth), adders));
   const auto kernel = call.batch.first.neurons.kind != nullptr ? TogetherKernel<W, kWidth, true>
                                                                : TogetherKernel<W, kWidth, false>;
-  return StartKernel(launcher.stream, {blocks, kTogether, 0}, AllTogether(), kernel, call, summing);
+  return StartKernel(launcher.stream, {blocks, kTogetherThreads, 0}, AllTogether(), kernel, call,
+                     summing);
 }
 
-// A block for each multiprocessor at most: the fewer meet, the sooner they go on.
 template <typename W>
 cudaError_t StartTogether(const propagation::Launcher& launcher, const BurstCall& call,
                           const propagation::Call<W>& summing) {
-  const int64_t threads = int64_t{launcher.device.multiprocessors} * kTogether;
+  const int64_t threads = MostTogether(launcher.device) * kTogetherThreads;
   const int64_t n = call.batch.first.num_neurons;
   return n <= threads ? StartWithNeighbours<1>(launcher, call, summing)
                       : StartWithNeighbours<kMostNeighbours>(launcher, call, summing);

@@ -1,4 +1,5 @@
-// sums[j] = sum over the synapses from an active i onto j of round(2^S * values[i] * weight).
+// sums[j] = sum over the synapses from an active i onto j of round(2^S * values[i] * weight), maybe
+// as floats, times 2^-S.
 #include "propagation_sums.h"
 
 #include <algorithm>

@@ -65,7 +65,7 @@ struct Propagation {
   const W* weights;
   const int32_t* active;  // presynaptic neurons
   const float* values;    // null: every neuron sends 1
-  int32_t* sums;
+  int32_t* sums;  // at the end maybe floats: see PropagationBatch::unit
   int64_t count, capacity;  // of active neurons
   int64_t num_synapses, fan_out;
   uint32_t num_pre, num_post;  // at most 2^31: no id goes beyond

@@ -174,7 +174,7 @@ struct Call {
   Scratch scratch;
   Marks marks;
   Tallies tallies;       // instead of the sums; null: none
-  bool awaits_values;    // the kernel in front of the scatter writes what the neurons send
+  bool awaits_values;    // what the neurons send is written by the call itself
   int64_t sort_from;     // synapses; 0: never
   bool adds_rest_first;  // what is not sorted is added in memory before what is: by who reads both
   uint32_t sort_blocks;  // for each batch element

@@ -406,10 +406,10 @@ def test_one_call_on_cuda():
 # --- The CUDA kernel -----------------------------------------------------------------------------
 
 # Both sides of a word, of a tile, of what a block lists, of what the blocks of an H100 advance
-# together, and of the size from which a thread looks after several neurons; the last ones do not
-# fill their threads, warps and blocks.
-GPU_SIZES = (1, 31, 33, 512, 513, 8_193, 16_384, 16_385, 135_168, 135_169, 262_144, 262_145)
-GPU_SIZES += (262_275, 1_000_001)
+# together with one neuron a thread and with two, and of the size from which a thread looks after
+# four; the last ones do not fill their threads, warps and blocks.
+GPU_SIZES = (1, 31, 33, 512, 513, 8_193, 16_384, 16_385, 67_584, 67_585, 135_168, 135_169)
+GPU_SIZES += (262_144, 262_145, 262_275, 1_000_001)
 
 
 def assert_gpu_equals_cpu(rules, operands, keeps_inputs=True):
@@ -537,7 +537,9 @@ def test_gpu_takes_more_networks_than_a_grid_has_rows(n):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("kind", ["usual", "all fire", "driven"])
-@pytest.mark.parametrize(("n", "fan_out"), [(60, 1_030), (3_000, 600), (20_000, 200), (8, 50_000)])
+@pytest.mark.parametrize(
+    ("n", "fan_out"), [(60, 1_030), (3_000, 600), (20_000, 200), (8, 50_000), (70_001, 520)]
+)
 def test_gpu_visits_rows_of_any_length(n, fan_out, kind):
     assert_gpu_equals_cpu(RULES["regular"], draw(n, n, kind, fan_out=fan_out))
 
@@ -576,20 +578,27 @@ def test_gpu_lists_many_where_several_blocks_share_a_count():
 
 
 @pytest.mark.gpu
-def test_gpu_calls_wait_for_each_other(monkeypatch):
+@pytest.mark.parametrize("burst_sorts", [False, True])
+def test_gpu_calls_wait_for_each_other(burst_sorts, monkeypatch):
     """The first kernel of a sort starts while the call in front of it still runs."""
-    monkeypatch.setattr(ops.propagation, "SORT_FROM_POST", 0)
-    monkeypatch.setattr(ops.propagation, "SORT_FROM_SYNAPSES", 1)
     n = 20_000
     operands = draw(3, n, fan_out=20)
     targets = np.random.default_rng(0).integers(0, n, (n, 40)).astype(np.int32)
-    send = functools.partial(ops.propagate_integers, num_post=n, backend="kernel")
+
+    def sorting(sorts, call, *arguments, **options):
+        with monkeypatch.context() as patch:
+            patch.setattr(ops.propagation, "SORT_FROM_POST", 0 if sorts else 2**31)
+            patch.setattr(ops.propagation, "SORT_FROM_SYNAPSES", 1)
+            return call(*arguments, backend="kernel", **options)
+
+    def send(synapses, active):
+        return sorting(True, ops.propagate_integers, synapses, active, n)
 
     @jax.jit
     def calls(operands, targets):
         synapses = ops.FixedFanOut(targets, None)
         before = send(synapses, operands["fired"])
-        now = ops.burst_core(RULES["power"], backend="kernel", **operands)
+        now = sorting(burst_sorts, ops.burst_core, RULES["power"], **operands)
         return now, before, send(synapses, now.fired)
 
     first = jax.device_get(on_gpu(calls, operands, targets))

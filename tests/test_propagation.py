@@ -122,9 +122,8 @@ def test_sums_are_exact(shape, kind, layout, backend, data):
 def test_what_is_received_are_scaled_integers(kind, layout, backend):
     synapses = drawn_synapses(layout, kind, (30, 9, 7))
     active = drawn_set(30, 20, 30, graded=True)
-    expected = expected_integers(synapses, active, 9).astype(np.float32)
-    scaled = expected * np.float32(2.0**-synapses.fraction_bits) + 0
-    assert_same_bits(propagate(synapses, active, 9, backend), scaled)
+    expected = scaled(expected_integers(synapses, active, 9), synapses)
+    assert_same_bits(propagate(synapses, active, 9, backend), expected)
 
 
 def both(synapses, active, num_post, backend="kernel"):
@@ -134,7 +133,11 @@ def both(synapses, active, num_post, backend="kernel"):
 
 def expected_both(synapses, active, num_post):
     sums = expected_integers(synapses, active, num_post)
-    return sums, sums.astype(np.float32) * np.float32(2.0**-synapses.fraction_bits)
+    return sums, scaled(sums, synapses)
+
+
+def scaled(sums, synapses):
+    return sums.astype(np.float32) * np.float32(2.0**-synapses.fraction_bits)
 
 
 @each_kernel
@@ -287,8 +290,11 @@ def test_sums_beyond_int32_wrap_around(backend):
 
 
 @each_layout
-def test_gradient_is_a_difference(layout):
+@pytest.mark.parametrize("may_sort", [False, True])
+def test_gradient_is_a_difference(may_sort, layout, monkeypatch):
     """Finite differences of steps that are large beside 2^-fraction_bits."""
+    monkeypatch.setattr(propagation, "SORT_FROM_POST", 0 if may_sort else 2**31)
+    monkeypatch.setattr(propagation, "SORT_FROM_SYNAPSES", 1)
     synapses = drawn_synapses(layout, "float32", (30, 9, 7), fraction_bits=22)
     active = drawn_set(30, 12, 15, graded=True)
 
@@ -447,11 +453,11 @@ def test_gpu_divides_rows_of_any_length(sort, monkeypatch):
     """One row of a million synapses beside many of a few; more synapses than one round sorts."""
     monkeypatch.setattr(propagation, "SORT_FROM_POST", 0 if sort else 2**31)
     synapses, lengths = rows_of_any_length(100_000, 400_000, 1_000_000)
-    call = jax.jit(functools.partial(propagate_integers, num_post=400_000, backend="kernel"))
+    call = jax.jit(functools.partial(both, num_post=400_000))
     for count in (100_000, 33_333):
         active = drawn_set(100_000, count, 100_000)
-        expected = spikes_arriving(synapses, lengths, active, 400_000)
-        assert_same_bits(on_gpu(call, synapses, active), expected)
+        sums = spikes_arriving(synapses, lengths, active, 400_000)
+        assert_same_bits(on_gpu(call, synapses, active), (sums, scaled(sums, synapses)))
 
 
 def batch_of(layout, size):
@@ -475,10 +481,11 @@ def batch_of(layout, size):
 
 @pytest.mark.gpu
 @each_layout
-@pytest.mark.parametrize("sort", [False, True])
-def test_gpu_batch_is_a_loop(layout, sort, monkeypatch):
-    monkeypatch.setattr(propagation, "SORT_FROM_POST", 0 if sort else 2**31)
-    monkeypatch.setattr(propagation, "SORT_FROM_SYNAPSES", 1)
+@pytest.mark.parametrize("least", [None, 1, 30])
+def test_gpu_batch_is_a_loop(layout, least, monkeypatch):
+    """Of which nothing, everything or the larger sets are sorted."""
+    monkeypatch.setattr(propagation, "SORT_FROM_POST", 2**31 if least is None else 0)
+    monkeypatch.setattr(propagation, "SORT_FROM_SYNAPSES", least or 1)
     networks, sets = batch_of(layout, 3)
     call = functools.partial(both, num_post=9)
     nested = jax.jit(jax.vmap(jax.vmap(call, (0, None)), (None, 0)))

@@ -17,7 +17,8 @@ from brainjax.burst.dynamics import Params, State
 from brainjax.burst.readout import Sampler
 from brainjax.validation import Numbers, require
 
-# Numbers, of which parts of a packet take a multiple: XLA hands those to a kernel where they are.
+# XLA hands a kernel a part of an array where it is if that takes multiples of 128 bytes, and copies
+# it elsewhere. So many numbers these are.
 _UNIT = 32
 
 
@@ -45,7 +46,7 @@ class HostLoop:
         ValueError: the capacity is below 1, or the state is of many networks or on many devices.
 
     Cost: of a burst, that of `step`, and two transfers, of 8 bytes for each entry that the
-        capacities allow. Construction copies the state.
+        capacities allow, rounded up to 128 bytes, and 128 more. Construction copies the state.
     Determinism: as `step`.
     """
 
@@ -68,7 +69,7 @@ class HostLoop:
         self._advance = _compiled(config, sampler, device, self._tree)
         # Free again when who fired has come back: it has been read then.
         room = -(-capacity // _UNIT) * _UNIT
-        self._sent, packet = _packet(_UNIT + 2 * room, device)
+        self._sent, packet = shared_numbers(_UNIT + 2 * room, device)
         self._head, (self._indices, values) = packet[:2], _halves(packet[_UNIT:])
         self._values = values.view(np.float32)
 
@@ -129,22 +130,24 @@ def host_memory(device) -> SingleDeviceSharding | None:
     return SingleDeviceSharding(device, memory_kind="pinned_host") if is_apart else None
 
 
-def _packet(size, device):
-    """Return what a program takes, and the same memory as an array that the host writes.
+def shared_numbers(size: int, device) -> tuple[jax.Array | np.ndarray, np.ndarray]:
+    """Return what programs of a device take, and the same memory as int32 that the host writes.
 
-    First the number of injections and whether the burst is fatigued, then ids and potentials. A GPU
-    fetches it from where it is: to hand JAX another array for each burst takes longer than a burst.
+    A GPU fetches them from there: to hand JAX another array for each burst takes longer than a
+    burst. Nothing may be written before the last program has read them.
     """
-    packet, memory = np.zeros(size, np.int32), host_memory(device)
+    numbers, memory = np.zeros(size, np.int32), host_memory(device)
     if memory is None:
-        return packet, packet
-    sent = jax.device_put(packet, memory)
+        return numbers, numbers
+    # Zeros that were still on their way would be written over the first numbers.
+    sent = jax.block_until_ready(jax.device_put(numbers, memory))
     # What NumPy makes of it is read-only.
     numbers = (ctypes.c_int32 * size).from_address(sent.unsafe_buffer_pointer())
     return sent, np.ctypeslib.as_array(numbers)
 
 
 def _unpack_drive(packet: jax.Array) -> Drive:
+    """How many injections there are, whether the burst is fatigued; then ids; then potentials."""
     size, fatigued = packet[0], packet[1] != 0
     indices, values = _halves(packet[_UNIT:])
     values = jax.lax.bitcast_convert_type(values, jnp.float32)

@@ -82,8 +82,8 @@ def burst_core(
         backend: "auto", "reference" or "kernel".
 
     Returns:
-        The membranes, the inputs and the candidates if they are kept, and who fires. The list of
-        those is padded up to the length of the last one; what is beyond both stays as it was given.
+        Membranes, inputs and candidates if they are kept, the bursts so far, and who fires. That
+        list is padded up to the length of the last one; what is beyond both stays as it was given.
 
     Raises:
         ValueError: there are no neurons, `fired` has not one entry for each, or the arrays of
