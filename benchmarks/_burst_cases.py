@@ -32,15 +32,16 @@ class Network:
     injected: np.ndarray  # [bursts, injected] ascending ids; each comes up at most once
     fan_out: int
 
-    def rounds(self, most: int) -> int:
-        """Rounds of all bursts in one loop: their drives stand one behind another."""
-        one = sum(leaf.nbytes for leaf in jax.tree.leaves(self.drives))
-        return max(1, min(most, _LOOP_BYTES // one))
-
     @functools.cached_property
     def drives(self) -> burst.Drive:
         """One for each burst."""
         return self.config.drives(list(self.injected), [_potentials(ids) for ids in self.injected])
+
+    def loop(self, most_rounds: int) -> burst.Drive:
+        """Those of one loop, in which all bursts come again and again."""
+        one = sum(leaf.nbytes for leaf in jax.tree.leaves(self.drives))
+        rounds = max(1, min(most_rounds, _LOOP_BYTES // one))
+        return jax.tree.map(lambda leaf: jnp.concatenate([leaf] * rounds), self.drives)
 
     def targets(self):
         """Postsynaptic neurons, [neurons, fan_out]."""
@@ -136,9 +137,8 @@ def _equal_bursts(net, candidates):
 
 def resident(net: Network, most_rounds: int):
     """Ours: rounds of all bursts in one compiled loop."""
-    rounds = net.rounds(most_rounds)
-    state, steps = burst.init(net.config, net.params, _KEY), rounds * len(net.injected)
-    drives = jax.tree.map(lambda leaf: jnp.concatenate([leaf] * rounds), net.drives)
+    state, drives = burst.init(net.config, net.params, _KEY), net.loop(most_rounds)
+    steps = len(drives.fatigued)
 
     def start():
         nonlocal state
@@ -223,8 +223,7 @@ def _plain_start(net):
 def jnp_resident(net: Network, most_rounds: int):
     """Plain jnp: the same loop."""
     tables, carry = _plain_start(net)
-    rounds = net.rounds(most_rounds)
-    injected = jnp.concatenate([jnp.asarray(net.injected, jnp.int32)] * rounds)
+    injected = net.loop(most_rounds).injected.indices  # of each burst as many
 
     @functools.partial(jax.jit, donate_argnums=0)
     def scan(carry, tables, injected):

@@ -214,9 +214,9 @@ __device__ __forceinline__ uint32_t AdvanceCollected(const BurstCall& call,
 // before spikes are summed: kernels that sum let this one start when the first kernel of the call,
 // which finds the parts of the tiles, has ended; without them that one has to be awaited.
 template <bool kByKind, typename Own>
-__device__ __forceinline__ uint32_t AdvanceOne(const BurstCall& call,
-                                                   const BurstProblem& problem, uint32_t first,
-                                                   const Own& own, Staging<kWarp>& staging) {
+__device__ __forceinline__ uint32_t AdvanceOne(const BurstCall& call, const BurstProblem& problem,
+                                               uint32_t first, const Own& own,
+                                               Staging<kWarp>& staging) {
   const BurstRules& rules = call.batch.rules;
   const AskedCandidates<1, kByKind> asked(problem.neurons, rules.keeps_residues, own);
   if (!call.has_sums) AwaitKernelBefore();

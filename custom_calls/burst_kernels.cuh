@@ -15,10 +15,10 @@ namespace burst {
 using propagation::AdmitNextKernel;
 using propagation::SummedSlice;
 
-constexpr int kBlock = 256;          // threads
+constexpr int kBlock = 256;            // threads
 constexpr int kWarps = kBlock / kWarp;
 constexpr int64_t kOneEach = 1 << 18;  // neurons up to which a thread looks after one
-constexpr int kNeighbours = 4;       // that it looks after beyond
+constexpr int kNeighbours = 4;         // that it looks after beyond
 // Of a block that sums a slice of the neurons and advances them.
 constexpr int kSliceWarps = propagation::kSumThreads / kWarp;
 constexpr uint32_t kOfWarp = kNeighbours * kWarp;  // neurons that a warp advances at a time

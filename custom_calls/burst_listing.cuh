@@ -90,18 +90,14 @@ __device__ inline void ListWord(const BurstProblem& problem, uint32_t first, uin
   }
 }
 
-// Behind the entries of the list there may be some of the last burst.
-__device__ inline void Pad(const BurstProblem& problem, int64_t end, int64_t listed_before) {
-  for (int64_t i = end + threadIdx.x; i < listed_before; i += kListers) {
+// Ends a burst in which so many fire: a block of kListers threads does. Behind the entries of the
+// list there may be some of the last burst.
+__device__ inline void Finish(const BurstProblem& problem, int64_t fired, int64_t listed_before,
+                              uint32_t number) {
+  for (int64_t i = fired + threadIdx.x; i < listed_before; i += kListers) {
     problem.indices[i] = static_cast<int32_t>(problem.num_neurons);
     problem.values[i] = 0.0f;
   }
-}
-
-// Ends a burst in which so many fire: a block of kListers threads does.
-__device__ inline void Finish(const BurstProblem& problem, int64_t fired, int64_t listed_before,
-                              uint32_t number) {
-  Pad(problem, fired, listed_before);
   if (threadIdx.x > 0) return;
   *problem.count = static_cast<int32_t>(fired);
   *problem.bursts = number;

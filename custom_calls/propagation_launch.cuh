@@ -159,31 +159,34 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
   }
 }
 
-// Adds in memory what was not sorted: few synapses, those beyond the scratch, or graded ones
-// without weights.
-template <typename Events, typename Adder>
-__global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
-    RestKernel(const __grid_constant__ Call<typename Events::Weight> call) {
-  using W = typename Events::Weight;
-  AwaitAndAdmit();
-  ForEachProblem<Events>(call, [&](int64_t b, const Propagation<W>& problem,
-                                   const Events& events) {
+// Calls body(b, problem, events, sorted) for each problem of which more units are there than were
+// sorted: few synapses, those beyond the scratch, or graded ones without weights.
+template <typename Events, typename Body>
+__device__ __forceinline__ void ForEachRest(const Call<typename Events::Weight>& call,
+                                            const Body& body) {
+  ForEachProblem<Events>(call, [&](int64_t b, const auto& problem, const Events& events) {
     const int64_t sorted = UsableUnits(Tiling::Of(events, call), call, b);
-    if (sorted < events.units()) {
-      events.ForGrid(sorted, [] {}, AdderOf<Adder>(call, problem, b));
-    }
+    if (sorted < events.units()) body(b, problem, events, sorted);
   });
 }
 
-// Scales the sums of those problems to which something was added in memory.
+// Adds it in memory.
+template <typename Events, typename Adder>
+__global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
+    RestKernel(const __grid_constant__ Call<typename Events::Weight> call) {
+  AwaitAndAdmit();
+  ForEachRest<Events>(call, [&](int64_t b, const auto& problem, const Events& events,
+                                int64_t sorted) {
+    events.ForGrid(sorted, [] {}, AdderOf<Adder>(call, problem, b));
+  });
+}
+
+// Scales the sums to which something was added so.
 template <typename Events>
 __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
     ScaleKernel(const __grid_constant__ Call<typename Events::Weight> call) {
-  using W = typename Events::Weight;
   AwaitAndAdmit();
-  ForEachProblem<Events>(call, [&](int64_t b, const Propagation<W>& problem,
-                                   const Events& events) {
-    if (UsableUnits(Tiling::Of(events, call), call, b) == events.units()) return;
+  ForEachRest<Events>(call, [&](int64_t, const auto& problem, const Events&, int64_t) {
     const int64_t threads = int64_t{gridDim.x} * kThreads;
     for (int64_t j = blockIdx.x * kThreads + threadIdx.x; j < problem.num_post; j += threads) {
       problem.sums[j] = ScaledBits(problem.sums[j], call.batch.unit);

@@ -490,5 +490,5 @@ def test_gpu_batch_is_a_loop(layout, least, monkeypatch):
     call = functools.partial(both, num_post=9)
     nested = jax.jit(jax.vmap(jax.vmap(call, (0, None)), (None, 0)))
     alone = [[expected_both(network, each, 9) for network in networks] for each in sets]
-    expected = tuple(np.array([[both[i] for both in row] for row in alone]) for i in (0, 1))
+    expected = tuple(np.array([[pair[i] for pair in row] for row in alone]) for i in (0, 1))
     assert_same_bits(on_gpu(nested, stacked(networks), stacked(sets)), expected)
