@@ -170,7 +170,7 @@ __device__ __forceinline__ void ForEachRest(const Call<typename Events::Weight>&
   });
 }
 
-// Adds it in memory.
+// Adds in memory what was not sorted.
 template <typename Events, typename Adder>
 __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
     RestKernel(const __grid_constant__ Call<typename Events::Weight> call) {
@@ -181,7 +181,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
   });
 }
 
-// Scales the sums to which something was added so.
+// Scales the sums of those problems to which something was added in memory.
 template <typename Events>
 __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
     ScaleKernel(const __grid_constant__ Call<typename Events::Weight> call) {
