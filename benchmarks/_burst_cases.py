@@ -8,10 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from _case import ROTATED_BYTES, Case, same_bits
-from jax.sharding import SingleDeviceSharding
 
 from brainjax import burst, metrics, ops, simulation, timing
-from brainjax.burst import host_loop
 
 # Bytes that a burst must move: of an injection, of a synapse that carries a spike, and of a
 # candidate, whose kind is read and whose state is read and written.
@@ -174,24 +172,25 @@ def exchange_alone(net: Network):
     """The two transfers of `through_host` in a call of their own, of which nothing is computed."""
     size = net.injected.shape[1]
     (device,) = net.params.synapses.fixed.indptr.devices()
-    sent, packet = host_loop.shared_numbers(2 * size, device)
-    returned = None
+    sent, returned = ops.HostList(size, device), ops.HostList(size, device)
 
-    def twice(packet):
-        # A report is twice as long as what is injected: so much room does the sampler have.
-        packet = jax.device_put(packet, SingleDeviceSharding(device))
-        return jnp.concatenate([packet, packet])
+    # Places as the loop has them; what is unused is their memory.
+    @functools.partial(jax.jit, keep_unused=True)
+    def exchange(sent, returned):
+        active, _, number = ops.read_host_list(sent)
+        return ops.write_host_list(returned, active, number)
 
-    exchange = jax.jit(twice, out_shardings=host_loop.host_memory(device))
+    fired, potentials = None, _potentials(net.injected[0])
 
     def start():
-        nonlocal returned
+        nonlocal fired
         for ids in net.injected:
-            packet[:size] = packet[size:] = ids
-            returned = np.asarray(exchange(sent))
+            sent.indices[:], sent.values[:] = ids, potentials
+            number = sent.announce(size)
+            _, fired, _ = returned.take(number, exchange(sent.place, returned.place))
         return ()
 
-    return start, lambda: np.asarray(returned)[:size], len(net.injected)
+    return start, lambda: fired, len(net.injected)
 
 
 def _plain_burst(tables, injected, carry):

@@ -12,6 +12,7 @@ from brainjax import ops
 from brainjax.ops import accumulation, backend as backends, potentiation, propagation, selection
 from brainjax.ops.assembly_core import HANDLER as ASSEMBLY_CORE
 from brainjax.ops.burst_core import HANDLER as BURST_CORE
+from brainjax.ops.host_list import READ_HANDLER, WRITE_HANDLER
 
 HANDLERS = (
     accumulation.HANDLER,
@@ -20,6 +21,8 @@ HANDLERS = (
     propagation.HANDLER,
     ASSEMBLY_CORE,
     BURST_CORE,
+    READ_HANDLER,
+    WRITE_HANDLER,
 )
 
 

@@ -1,5 +1,6 @@
 """Bursts with the host in the loop, against the same bursts by `step`."""
 
+import concurrent.futures
 import dataclasses
 
 import jax
@@ -67,6 +68,23 @@ def test_bursts_are_those_of_step_on_the_gpu(room):
     assert device.platform == "gpu"
     with jax.default_device(jax.devices("cpu")[0]):
         check_bursts(loop, config, params, jax.device_put(state, jax.devices("cpu")[0]))
+
+
+@pytest.mark.parametrize("platform", ["cpu", pytest.param("gpu", marks=pytest.mark.gpu)])
+def test_loops_of_two_threads_share_nothing(platform):
+    """Each has its own lists; whichever runs in between, a loop finds what it was sent."""
+    config, params, state = network()
+    state = jax.device_put(state, jax.devices(platform)[0])
+
+    def bursts_of(seed):
+        sampler = burst.Sampler(SIZE)
+        loop = burst.HostLoop(config, params, state, capacity=CAPACITY, sampler=sampler)
+        given = [each for _ in range(20) for each in drives(np.random.default_rng(seed), config)]
+        return [loop(ids, potentials, fatigued=fatigued) for ids, potentials, fatigued in given]
+
+    alone = [bursts_of(seed) for seed in (5, 6)]
+    with concurrent.futures.ThreadPoolExecutor(2) as threads:
+        assert_same_bits(list(threads.map(bursts_of, (5, 6))), alone)
 
 
 @pytest.mark.parametrize("room", [SIZE, 3])

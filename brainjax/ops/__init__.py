@@ -27,6 +27,11 @@ from brainjax.ops.burst_neurons import (
     Membranes as Membranes,
     Neurons as Neurons,
 )
+from brainjax.ops.host_list import (
+    HostList as HostList,
+    read_host_list as read_host_list,
+    write_host_list as write_host_list,
+)
 from brainjax.ops.potentiation import (
     potentiate as potentiate,
     potentiate_reference as potentiate_reference,
