@@ -169,13 +169,12 @@ def through_host(net: Network):
 
 
 def exchange_alone(net: Network):
-    """The two transfers of `through_host` in a call of their own, of which nothing is computed."""
+    """The lists of `through_host`, read and written by a program that computes nothing."""
     size = net.injected.shape[1]
     (device,) = net.params.synapses.fixed.indptr.devices()
     sent, returned = ops.HostList(size, device), ops.HostList(size, device)
 
-    # Places as the loop has them; what is unused is their memory.
-    @functools.partial(jax.jit, keep_unused=True)
+    @jax.jit
     def exchange(sent, returned):
         active, _, number = ops.read_host_list(sent)
         return ops.write_host_list(returned, active, number)

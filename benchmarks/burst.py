@@ -6,7 +6,7 @@ Measured:  each burst injects other neurons, and exactly those fire: the synapse
            more, which is checked, as is the number of candidates. "resident": rounds of all
            bursts in one compiled loop. "host": injections come from the host and the list of who
            fired goes back to it, burst by burst. Implementations take turns; the median of a burst.
-           The limit there is the same exchange of arrays in a call that computes nothing.
+           The limit there is a program that reads and writes as long lists and computes nothing.
            Compilation is apart. The plain ones leave out most of the model: limits, excitability,
            fatigue, and that only candidates leak; they give their lists twice the room that is
            needed.

@@ -14,9 +14,9 @@ ffi::Error Read(ffi::ThreadPool, HostListReadOperands operands) {
   const ffi::Error error = operands.Map(&call);
   if (error.failure()) return error;
   const HostListMemory memory = MemoryAt(call.address, call.capacity);
-  *call.count = memory.head[kCount];
-  *call.flag = memory.head[kFlag] != 0;
-  *call.number = memory.head[kNumber];
+  *call.count = memory.head[kCountAt];
+  *call.flag = memory.head[kFlagAt] != 0;
+  *call.number = memory.head[kNumberAt];
   std::copy_n(memory.indices, call.capacity, call.indices);
   std::copy_n(memory.values, call.capacity, call.values);
   return error;
@@ -30,8 +30,8 @@ ffi::Error Write(ffi::ThreadPool, HostListWriteOperands operands) {
   const int64_t written = call.NumWritten();
   std::copy_n(call.indices, written, memory.indices);
   std::copy_n(call.values, written, memory.values);
-  memory.head[kCount] = *call.count;
-  std::fill_n(memory.head + kPosted, kPosters, *call.number);
+  memory.head[kCountAt] = *call.count;
+  std::fill_n(memory.head + kPostsAt, kPosters, *call.number);
   *call.written = *call.number;
   return error;
 }

@@ -24,9 +24,9 @@ __global__ void __launch_bounds__(kReaders)
     call.values[i] = value;
   }
   if (i == 0) {
-    const int32_t count = __ldcv(memory.head + kCount);
-    const int32_t flag = __ldcv(memory.head + kFlag);
-    const int32_t number = __ldcv(memory.head + kNumber);
+    const int32_t count = __ldcv(memory.head + kCountAt);
+    const int32_t flag = __ldcv(memory.head + kFlagAt);
+    const int32_t number = __ldcv(memory.head + kNumberAt);
     *call.count = count;
     *call.flag = flag != 0;
     *call.number = number;
@@ -42,11 +42,11 @@ __global__ void __launch_bounds__(kWriters)
     memory.indices[i] = call.indices[i];
     memory.values[i] = call.values[i];
   }
-  if (blockIdx.x == 0 && threadIdx.x == 0) memory.head[kCount] = *call.count;
+  if (blockIdx.x == 0 && threadIdx.x == 0) memory.head[kCountAt] = *call.count;
   __syncthreads();
   if (threadIdx.x > 0) return;
   __threadfence_system();
-  *const_cast<volatile int32_t*>(memory.head + kPosted + blockIdx.x) = *call.number;
+  *const_cast<volatile int32_t*>(memory.head + kPostsAt + blockIdx.x) = *call.number;
   if (blockIdx.x == 0) *call.written = *call.number;
 }
 
@@ -70,15 +70,17 @@ ffi::Error Write(cudaStream_t stream, HostListWriteOperands operands) {
 }  // namespace
 }  // namespace brainjax
 
-// Whether kernels reach memory of the host by the host's own address. Asked once for each memory: a
-// kernel that tried would end the process.
-extern "C" bool BrainjaxReachesHostMemory(const void* memory) {
-  cudaPointerAttributes attributes;
-  if (cudaPointerGetAttributes(&attributes, memory) != cudaSuccess) {
-    cudaGetLastError();  // which would be another call's
-    return false;
-  }
-  return attributes.type == cudaMemoryTypeHost && attributes.devicePointer == memory;
+// Whether kernels of a device reach memory of the host by the host's own address. Asked once for
+// each memory: a kernel that tried would end the process.
+extern "C" int BrainjaxReachesHostMemory(const void* memory, int device) {
+  int current = 0;
+  cudaPointerAttributes attributes = {};
+  bool is_answered = cudaGetDevice(&current) == cudaSuccess && cudaSetDevice(device) == cudaSuccess;
+  is_answered = is_answered && cudaPointerGetAttributes(&attributes, memory) == cudaSuccess;
+  cudaSetDevice(current);
+  if (!is_answered) cudaGetLastError();  // it would be another call's
+  return is_answered && attributes.type == cudaMemoryTypeHost &&
+         attributes.devicePointer == memory;
 }
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(

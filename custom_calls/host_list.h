@@ -12,9 +12,9 @@
 
 namespace brainjax {
 
-// Numbers in front of the entries, as in host_list.py.
-enum HostListHead : int { kCount = 0, kFlag = 1, kNumber = 2, kPosted = 16, kHead = 32 };
-constexpr int kPosters = kHead - kPosted;  // each says when its part of a list is written
+// Places of numbers in front of the entries, as in host_list.py.
+constexpr int kCountAt = 0, kFlagAt = 1, kNumberAt = 2, kPostsAt = 16, kHead = 32;
+constexpr int kPosters = kHead - kPostsAt;  // each says when its part of a list is written
 
 // Where the parts of a list lie.
 struct HostListMemory {

@@ -456,6 +456,17 @@ def test_gpu_sorts_what_arrives(weights, kind, monkeypatch):
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("n", [1_500, 100_003, 200_003, 300_001])
+@pytest.mark.parametrize("sorts", [False, True])
+def test_gpu_neurons_of_one_kind(n, sorts, monkeypatch):
+    """Whatever number the kind of a neuron is, there is one."""
+    if sorts:
+        monkeypatch.setattr(ops.propagation, "SORT_FROM_POST", 0)
+        monkeypatch.setattr(ops.propagation, "SORT_FROM_SYNAPSES", 1)
+    assert_gpu_equals_cpu(RULES["power and fatigue"], draw(n, n, num_kinds=1))
+
+
+@pytest.mark.gpu
 @pytest.mark.unsanitized
 @pytest.mark.parametrize("num_kinds", [None, 11])
 def test_gpu_sums_several_slices_in_a_block(num_kinds):

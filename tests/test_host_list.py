@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import gc
+import itertools
 import weakref
 
 import jax
@@ -26,7 +27,7 @@ def device_of(platform):
     return jax.devices(platform)[0]
 
 
-@functools.partial(jax.jit, static_argnames="backend", keep_unused=True)
+@functools.partial(jax.jit, static_argnames="backend")
 def doubled(sent, returned, count, backend):
     """Read a list, write it doubled with another count, and return what was read."""
     active, flag, number = ops.read_host_list(sent, backend=backend)
@@ -53,16 +54,17 @@ def test_programs_read_what_the_host_lists_and_write_what_it_takes(platform, bac
     device, rng = device_of(platform), np.random.default_rng(capacity)
     sent, returned = (ops.HostList(capacity, device) for _ in range(2))
     assert sent.place.is_reached
-    for number, count in enumerate(counts_of(capacity), 1):
+    for count in counts_of(capacity):
         indices, values = fill(rng, sent)
         returned.indices[:], returned.values[:] = POISON, POISON
-        assert sent.announce(count, flag=bool(number % 2)) == number
+        flag = bool(count % 2)
+        number = sent.announce(count, flag=flag)
         device_count = jax.device_put(np.int32(count), device)
-        active, flag, read = doubled(sent.place, returned.place, device_count, backend)
+        active, got_flag, read = doubled(sent.place, returned.place, device_count, backend)
         got = returned.take(number, read)
         assert_same_bits(got, (count, indices[:count], 2 * values[:count]))
         assert_same_bits(active, ops.ActiveSet(indices, values, np.int32(count)))
-        assert (bool(flag), int(read)) == (bool(number % 2), number)
+        assert (bool(got_flag), int(read)) == (flag, number)
         assert (returned.indices[count:] == POISON).all()
         assert (returned.values[count:] == POISON).all()
 
@@ -118,7 +120,9 @@ def test_programs_are_compiled_once_for_lists_anywhere(platform):
 
 def test_a_view_keeps_the_memory():
     sent = ops.HostList(1, device_of("cpu"))
-    memory, indices = weakref.ref(sent.place.memory), sent.indices
+    numbers = sent.indices.base.base.obj  # what the host's arrays are views of
+    memory, indices = weakref.ref(numbers.owner), sent.indices
+    del numbers
     del sent
     gc.collect()
     assert memory() is not None
@@ -127,10 +131,25 @@ def test_a_view_keeps_the_memory():
     assert memory() is None
 
 
-def test_numbers_begin_again_at_one():
+def test_numbers_begin_again_at_one(monkeypatch):
+    monkeypatch.setattr(host_list, "_numbers", itertools.count(2**31 - 2))
     sent = ops.HostList(1, device_of("cpu"))
-    sent._head[host_list._NUMBER] = 2**31 - 1
-    assert sent.announce(0) == 1
+    assert [sent.announce(0) for _ in range(2)] == [2**31 - 1, 1]
+
+
+@on_each_device
+@pytest.mark.parametrize("polls", [0, 10_000])
+def test_what_is_left_of_another_list_is_not_taken(platform, polls):
+    device = device_of(platform)
+    first, second, returned = (ops.HostList(1, device) for _ in range(3))
+    returned._polls = polls
+    count = jax.device_put(np.int32(1), device)
+    number = first.announce(1)
+    written = doubled(first.place, returned.place, count, "auto")[-1]
+    returned.take(number, written)
+    other = second.announce(1)
+    with pytest.raises(RuntimeError, match=f"number of the list must be {other}; got {number}"):
+        returned.take(other, written)
 
 
 def test_memory_that_kernels_do_not_reach_is_left_to_the_reference():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from helpers import assert_same_bits
 
-from brainjax import burst, metrics
+from brainjax import burst, metrics, ops
 
 SIZE, CAPACITY, BURSTS = 500, 60, 12
 
@@ -85,6 +85,31 @@ def test_loops_of_two_threads_share_nothing(platform):
     alone = [bursts_of(seed) for seed in (5, 6)]
     with concurrent.futures.ThreadPoolExecutor(2) as threads:
         assert_same_bits(list(threads.map(bursts_of, (5, 6))), alone)
+
+
+@pytest.mark.parametrize("platform", ["cpu", pytest.param("gpu", marks=pytest.mark.gpu)])
+def test_an_interrupted_wait_disturbs_no_burst(platform, monkeypatch):
+    """Its burst runs all the same, on what was injected into it."""
+    config, params, state = network()
+    state = jax.device_put(state, jax.devices(platform)[0])
+    sampler = burst.Sampler(SIZE)
+    interrupted, expected = (
+        burst.HostLoop(config, params, state, capacity=CAPACITY, sampler=sampler) for _ in range(2)
+    )
+    for number, (ids, potentials, _) in enumerate(drives(np.random.default_rng(7), config)):
+        found = expected(ids, potentials)
+        if number % 3 == 1:
+            with monkeypatch.context() as patch:
+                patch.setattr(ops.HostList, "take", interrupt)
+                with pytest.raises(KeyboardInterrupt):
+                    interrupted(ids, potentials)
+        else:
+            assert_same_bits(interrupted(ids, potentials), found)
+    assert_same_bits(interrupted.state, expected.state)
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize("room", [SIZE, 3])

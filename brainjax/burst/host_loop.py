@@ -38,7 +38,8 @@ class HostLoop:
             is compiled.
 
     Raises:
-        ValueError: the capacity is below 1, or the state is of many networks or on many devices.
+        ValueError: the capacity is below 1, or the state is of many networks or on many devices,
+            or the sampler of another network.
 
     Cost: of a burst, that of `step`, the call of a compiled function, and of two lists 8 bytes for
         each injection that there is room for and for each neuron that fired. On a GPU the host
@@ -69,6 +70,7 @@ class HostLoop:
         self._injected = ops.HostList(capacity, device)
         most = jax.eval_shape(self._sampler, self._advanced).neurons.size
         self._fired = ops.HostList(min(sampler.capacity, most), device)
+        self._running = None  # what a burst returns last, while it runs
 
     @property
     def state(self) -> State:
@@ -91,14 +93,24 @@ class HostLoop:
             ValueError: an id is not the number of a neuron, a potential not finite, there are not
                 as many of them, or more than `capacity`.
         """
+        self._wait_for_the_last()
         number = self._announce(ids, potentials, fatigued)
         places = self._injected.place, self._fired.place
-        self._leaves, written = self._advance(self._params, self._leaves, *places)
-        count, neurons, fired_at = self._fired.take(number, written)
+        self._leaves, self._running = self._advance(self._params, self._leaves, *places)
+        count, neurons, fired_at = self._fired.take(number, self._running)
+        self._running = None
         if count > neurons.size:
             sample = _sample_anew(self._sampler, self._advanced)
             neurons, fired_at = np.asarray(sample.neurons), np.asarray(sample.potentials)
         return neurons[:count], fired_at[:count]
+
+    def __del__(self):
+        self._wait_for_the_last()
+
+    def _wait_for_the_last(self):
+        """A burst that nobody waited for, because of an interrupt, may still use both lists."""
+        if getattr(self, "_running", None) is not None:
+            jax.block_until_ready(self._running)
 
     def _announce(self, ids, potentials, fatigued):
         n = self._config.num_neurons
@@ -111,8 +123,7 @@ class HostLoop:
 def _compiled(config, sampler, tree):
     """A burst that reads injections where the host lists them, and writes who fired there."""
 
-    # What is unused is the memory of both lists: XLA keeps it while the program runs.
-    @functools.partial(jax.jit, donate_argnums=1, keep_unused=True)
+    @functools.partial(jax.jit, donate_argnums=1)
     def advance(params, leaves, injected, fired):
         active, fatigued, number = ops.read_host_list(injected, backend=config.backend)
         drive = Drive(injected=active, fatigued=fatigued)

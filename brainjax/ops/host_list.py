@@ -2,6 +2,8 @@
 
 import ctypes
 import functools
+import itertools
+import logging
 import platform
 import sys
 from typing import no_type_check
@@ -15,24 +17,24 @@ from jaxtyping import Array, Bool, Int32, UInt32
 
 from brainjax.ops import backend as backends
 from brainjax.ops.active_set import ActiveSet
-from brainjax.validation import require
 
 READ_HANDLER, WRITE_HANDLER = "BrainjaxReadHostList", "BrainjaxWriteHostList"
 
-# Numbers in front of the entries, as in host_list.h.
-_COUNT, _FLAG, _NUMBER, _POSTED, _HEAD = 0, 1, 2, 16, 32
-_LARGEST_NUMBER = 2**31 - 1
+# Places of numbers in front of the entries, as in host_list.h.
+_COUNT, _FLAG, _NUMBER, _POSTS, _HEAD = 0, 1, 2, 16, 32
+# Of all lists: what was written for another one is not taken for what is awaited.
+_numbers, _LARGEST_NUMBER = itertools.count(), 2**31 - 1
 # About a millisecond. A list that takes longer is waited for as JAX waits, which wakes up later.
 _POLLS = 4_000
+_log = logging.getLogger("brainjax")
 
 
 @no_type_check  # transformations build it from batched and placeholder leaves
 @struct.dataclass
 class Place:
-    """Where a `HostList` lies, as an argument of programs. They keep its memory while they run."""
+    """Where a `HostList` lies: an argument of the programs that read or write it."""
 
     address: UInt32[Array, "2"]  # lower and upper half
-    memory: Int32[Array, " numbers"]
     capacity: int = struct.field(pytree_node=False)
     is_reached: bool = struct.field(pytree_node=False)  # by kernels of the device
 
@@ -41,8 +43,8 @@ class HostList:
     """Memory of the host for one list of neurons, which programs of a device read, or write.
 
     To let JAX transfer a list of 10,000 to a GPU, or back, takes longer than a burst of a million
-    neurons. A program that takes `place` reads the list where it lies, and so the host may change
-    it only when that program has read it.
+    neurons. A program that takes `place` reads the list where it lies: the host may change it only
+    when that program has read it, and keeps it until programs that write it have ended.
 
     Args:
         capacity: entries of the list at most.
@@ -50,42 +52,57 @@ class HostList:
 
     Raises:
         ValueError: the capacity is below 1.
+
+    Cost: pinned memory, 8 bytes an entry and 128 more.
     """
 
     def __init__(self, capacity: int, device):
-        require(capacity >= 1, "capacity", "at least 1", capacity)
+        if capacity < 1:
+            raise ValueError(f"capacity must be at least 1; got {capacity}")
         numbers = np.zeros(_HEAD + 2 * capacity, np.int32)
         # Zeros that were still on their way would be written over the first entries.
         memory = jax.block_until_ready(jax.device_put(numbers, _memory_of_the_host(device)))
         pointer = memory.unsafe_buffer_pointer()
         halves = np.array([pointer % 2**32, pointer // 2**32], np.uint32)
-        is_apart = device.platform != "cpu"
-        is_reached = not is_apart or _is_reached_by_kernels(pointer)
-        self.place = Place(jax.device_put(halves, device), memory, capacity, is_reached)
+        is_reached = device.platform == "cpu" or _is_reached_by_kernels(pointer, device)
+        self.place = Place(jax.device_put(halves, device), capacity, is_reached)
         self._head, self.indices, self.values = _views(pointer, capacity, owner=memory)
-        # A CPU computes meanwhile; other processors may see the entries later than their number.
-        is_ordered = platform.machine() in ("x86_64", "AMD64")
-        self._polls = _POLLS if is_apart and is_reached and is_ordered else 0
+        self._polls = _POLLS if is_reached and _can_poll(device) else 0
 
     def announce(self, count: int, *, flag: bool = False) -> int:
-        """Say that `indices` and `values` hold a list to read, and return its number."""
-        number = int(self._head[_NUMBER]) % _LARGEST_NUMBER + 1
+        """Say that the first entries of `indices` and `values` are a list to read.
+
+        Args:
+            count: entries, at most the capacity.
+            flag: whatever the program makes of it.
+
+        Returns:
+            The number of the list, which no other list has.
+        """
+        number = next(_numbers) % _LARGEST_NUMBER + 1
         self._head[: _NUMBER + 1] = count, flag, number
         return number
 
-    def take(self, number: int, result: jax.Array) -> tuple[int, np.ndarray, np.ndarray]:
-        """Wait for the list of that number, and return how many neurons it has, and its entries.
-
-        There are no entries beyond the capacity.
+    def take(self, number: int, written: jax.Array) -> tuple[int, np.ndarray, np.ndarray]:
+        """Wait for the list of that number.
 
         Args:
-            number: what the program was given to say when the list is there.
-            result: one of the program's, which is there later.
+            number: of the list that the program has read.
+            written: what `write_host_list` returned in that program.
+
+        Returns:
+            How many neurons it has, and its indices and values, copied. What the program had no
+            entries for, or the list no room, is missing in these, or anything.
+
+        Raises:
+            RuntimeError: another list was written.
         """
-        expected = number.to_bytes(4, sys.byteorder) * (_HEAD - _POSTED)
-        posted = self._head[_POSTED:]
-        if not any(posted.tobytes() == expected for _ in range(self._polls)):
-            jax.block_until_ready(result)
+        expected = number.to_bytes(4, sys.byteorder) * (_HEAD - _POSTS)
+        posts = self._head[_POSTS:]
+        if not any(posts.tobytes() == expected for _ in range(self._polls)):
+            jax.block_until_ready(written)
+            if posts.tobytes() != expected:
+                raise RuntimeError(f"number of the list must be {number}; got {posts[0]}")
         count = int(self._head[_COUNT])
         listed = max(0, count)
         return count, self.indices[:listed].copy(), self.values[:listed].copy()
@@ -96,11 +113,13 @@ def read_host_list(
 ) -> tuple[ActiveSet, Bool[Array, ""], Int32[Array, ""]]:
     """Return a list that the host has announced, its flag and its number: under `jit`.
 
-    Entries behind the list are as the host has left them.
+    To JAX this depends on nothing but the place: a program reads once, also in a loop. Entries
+    behind the list are as the host has left them.
 
     Args:
-        place: of a `HostList` on the device that runs the program.
-        backend: "auto", "reference", which calls back to Python, or "kernel".
+        place: of a `HostList` on the device that runs the program; not batched.
+        backend: "auto", "kernel", or "reference", which calls back to Python and needs a CPU
+            among JAX's platforms.
 
     Raises:
         RuntimeError: `backend` is "kernel" and none can run.
@@ -109,25 +128,19 @@ def read_host_list(
     Determinism: what the memory holds when the program comes to it.
     """
     number = jax.ShapeDtypeStruct((), jnp.int32)
-    entries = jax.ShapeDtypeStruct((place.capacity,), jnp.int32)
-    shapes = (
-        entries,
-        jax.ShapeDtypeStruct(entries.shape, jnp.float32),
-        number,
-        jax.ShapeDtypeStruct((), jnp.bool_),
-        number,
-    )
-    indices, values, count, flag, number = backends.dispatch(
+    indices = jax.ShapeDtypeStruct((place.capacity,), jnp.int32)
+    values = jax.ShapeDtypeStruct((place.capacity,), jnp.float32)
+    results = (indices, values, number, jax.ShapeDtypeStruct((), jnp.bool_), number)
+    read = functools.partial(_read, place.capacity)
+    *active, flag, number = backends.dispatch(
         backend,
         READ_HANDLER,
         place.address,
-        reference=functools.partial(
-            jax.pure_callback, functools.partial(_read, place.capacity), shapes
-        ),
-        kernel=jax.ffi.ffi_call(backends.target(READ_HANDLER), shapes),
+        reference=functools.partial(jax.pure_callback, read, results),
+        kernel=jax.ffi.ffi_call(backends.target(READ_HANDLER), results),
         unsupported=_unsupported(place),
     )
-    return ActiveSet(indices, values, count), flag, number
+    return ActiveSet(*active), flag, number
 
 
 def write_host_list(
@@ -143,9 +156,10 @@ def write_host_list(
     must be a result of the program, or nothing is written.
 
     Args:
-        place: of a `HostList` on the device that runs the program.
+        place: of a `HostList` on the device that runs the program; not batched.
         active: what to list. What there is no room for shows in the count.
-        number: of the list that the host announced.
+        number: as `read_host_list` returned it, so that nothing is written before that list is
+            read.
         backend: as `read_host_list`.
 
     Returns:
@@ -157,8 +171,14 @@ def write_host_list(
     Cost: writes the entries in use, 8 bytes each, across the bus.
     Determinism: whoever finds the number finds all entries, whatever the order they came in.
     """
-    shape = jax.ShapeDtypeStruct((), jnp.int32)
-    call = jax.ffi.ffi_call(backends.target(WRITE_HANDLER), shape)
+    result = jax.ShapeDtypeStruct((), jnp.int32)
+    kernel = jax.ffi.ffi_call(backends.target(WRITE_HANDLER), result)
+
+    def reference(address, indices, values, *numbers):
+        entries = (part[: place.capacity] for part in (indices, values))
+        write = functools.partial(_write, place.capacity)
+        return jax.pure_callback(write, result, address, *entries, *numbers)
+
     return backends.dispatch(
         backend,
         WRITE_HANDLER,
@@ -167,10 +187,8 @@ def write_host_list(
         active.values,
         active.count,
         number,
-        reference=functools.partial(
-            jax.pure_callback, functools.partial(_write, place.capacity), shape
-        ),
-        kernel=functools.partial(call, capacity=np.int64(place.capacity)),
+        reference=reference,
+        kernel=functools.partial(kernel, capacity=np.int64(place.capacity)),
         unsupported=_unsupported(place),
     )
 
@@ -184,12 +202,19 @@ def _memory_of_the_host(device):
     return SingleDeviceSharding(device, memory_kind=kind)
 
 
-def _is_reached_by_kernels(pointer):
-    libraries = [library.handle for library in backends.libraries() if library.platform == "cuda"]
-    return any(
-        handle is not None and handle.BrainjaxReachesHostMemory(ctypes.c_void_p(pointer))
-        for handle in libraries
-    )
+def _is_reached_by_kernels(pointer, device):
+    for library in backends.libraries():
+        reaches = getattr(library.handle, "BrainjaxReachesHostMemory", None)
+        number = ctypes.c_int(device.local_hardware_id or 0)
+        if reaches is not None and reaches(ctypes.c_void_p(pointer), number):
+            return True
+    _log.warning("Lists in memory of the host take the way through Python on %s", device)
+    return False
+
+
+def _can_poll(device):
+    """Not on a CPU, whose programs need it; nor where loads may overtake each other."""
+    return device.platform != "cpu" and platform.machine() in ("x86_64", "AMD64")
 
 
 def _views(pointer, capacity, owner=None):
@@ -212,9 +237,9 @@ def _read(capacity, address):
 
 def _write(capacity, address, indices, values, count, number):
     head, *entries = _views_at(address, capacity)
-    written = min(max(0, int(count)), capacity, indices.size)
+    written = min(max(0, int(count)), indices.size)
     for entry, listed in zip(entries, (indices, values)):
         entry[:written] = np.asarray(listed)[:written]
     head[_COUNT] = count
-    head[_POSTED:] = number
+    head[_POSTS:] = number
     return np.asarray(number)
