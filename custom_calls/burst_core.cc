@@ -29,6 +29,39 @@ BRAINJAX_VECTORIZE void ReceiveMore(const int32_t* sums, const int32_t* arriving
   }
 }
 
+// In masks, all bits of which are set or none: compilers make vectors of no conditions that are
+// combined.
+BRAINJAX_VECTORIZE void StayOrTry(const AlikeNeurons& neurons, int64_t count, bool* tries) {
+  const float* __restrict__ const inputs = neurons.inputs;
+  const auto* __restrict__ const candidates = reinterpret_cast<const uint8_t*>(neurons.candidates);
+  float* __restrict__ const potential = neurons.potential;
+  uint16_t* __restrict__ const countdown = neurons.countdown;
+  uint16_t* __restrict__ const fire_count = neurons.fire_count;
+  auto* __restrict__ const may_fire = reinterpret_cast<uint8_t*>(tries);
+  uint16_t awake[kBurstTile];
+  for (int64_t i = 0; i < count; ++i) {
+    awake[i] = static_cast<uint16_t>(-candidates[i]) & (countdown[i] == 0 ? 0xffff : 0);
+  }
+  const float threshold = neurons.threshold, kept = 1.0f - neurons.leak;
+  for (int64_t i = 0; i < count; ++i) {
+    const float sum = potential[i] + inputs[i];
+    const int32_t is_awake = static_cast<int16_t>(awake[i]), reaches = sum >= threshold ? -1 : 0;
+    const uint32_t stays = is_awake & ~reaches;
+    may_fire[i] = static_cast<uint8_t>(is_awake & reaches & 1);
+    potential[i] = FromBits((Bits(sum * kept) & stays) | (Bits(potential[i]) & ~stays));
+  }
+  const uint16_t is_limited = IsLimited(neurons.fire_limit) ? 0xffff : 0;
+  const uint16_t least = static_cast<uint16_t>(neurons.fire_limit);
+  for (int64_t i = 0; i < count; ++i) {
+    const uint16_t rests = static_cast<uint16_t>(-candidates[i]) & ~awake[i];
+    const uint16_t stays = awake[i] & ~static_cast<uint16_t>(-may_fire[i]);
+    const uint16_t is_rested =
+        rests & (countdown[i] == 1 ? 0xffff : 0) & (fire_count[i] >= least ? 0xffff : 0);
+    fire_count[i] &= ~(is_limited & (stays | is_rested));
+    countdown[i] += rests;  // 2^16 - 1
+  }
+}
+
 namespace {
 
 constexpr int64_t kParallelNeurons = 1 << 14;  // fewer are advanced faster than a thread wakes

@@ -29,6 +29,19 @@ void Receive(const int32_t* sums, int64_t count, float unit, float* inputs, bool
 void ReceiveMore(const int32_t* sums, const int32_t* arriving, const bool* reached, int64_t count,
                  float unit, float* inputs, bool* candidates);
 
+// Membranes of neurons that have the same parameters, and who of them receives anything.
+struct AlikeNeurons {
+  const float* inputs;
+  const bool* candidates;
+  float threshold, leak;
+  uint32_t fire_limit;
+  float* potential;
+  uint16_t *countdown, *fire_count;
+};
+
+// Lets candidates rest or leak, as Candidate::Stay does, but for those that may fire: finds these.
+void StayOrTry(const AlikeNeurons& neurons, int64_t count, bool* tries);
+
 // Consecutive neurons, from the beginning of a tile on.
 struct Span {
   int64_t first, last;
@@ -38,7 +51,8 @@ struct Span {
 
 // Whether neurons share a row of the parameters, as those of an area mostly do.
 inline bool ShareRow(const BurstNeurons& neurons, Span span) {
-  if (neurons.kind == nullptr) return span.last - span.first == 1;
+  if (neurons.num_kinds == 1) return true;
+  if (neurons.kind == nullptr) return false;
   uint32_t differs = 0;
   for (int64_t j = span.first; j < span.last; ++j) {
     differs |= neurons.kind[j] ^ neurons.kind[span.first];
@@ -160,17 +174,36 @@ struct Network {
 
   // Lets the candidates of a tile fire or leak; returns how many fire.
   uint32_t Advance(Span tile, const Received& received, bool in_batch) const {
-    const BurstNeurons& neurons = problem.neurons;
     if (may_reset) Reset(tile);
     std::fill(problem.fires + tile.first / kBurstWord,
               problem.fires + (tile.last + kBurstWord - 1) / kBurstWord, 0u);
+    if (!ShareRow(problem.neurons, tile)) {
+      return AdvanceEach(tile, received.inputs, received.candidates, in_batch);
+    }
+    bool tries[kBurstTile];
+    StayOrTry(AlikeOf(tile, received), tile.last - tile.first, tries);
+    return AdvanceEach(tile, received.inputs, tries, in_batch);
+  }
+
+ private:
+  AlikeNeurons AlikeOf(Span tile, const Received& received) const {
+    const BurstNeurons& neurons = problem.neurons;
+    const uint32_t row = neurons.Row(static_cast<uint32_t>(tile.first));
+    return {received.inputs, received.candidates, neurons.threshold[row], neurons.leak[row],
+            neurons.fire_limit[row], neurons.potential + tile.first,
+            neurons.countdown + tile.first, neurons.fire_count + tile.first};
+  }
+
+  // The neurons of a tile that are flagged, one by one.
+  uint32_t AdvanceEach(Span tile, const float* inputs, const bool* flags, bool in_batch) const {
+    const BurstNeurons& neurons = problem.neurons;
     const uint32_t burst = problem.Number();
     uint32_t fires = 0;
-    ForFlags(received.candidates, tile.last - tile.first, [&](int64_t place) {
+    ForFlags(flags, tile.last - tile.first, [&](int64_t place) {
       const uint32_t j = static_cast<uint32_t>(tile.first + place);
       const uint32_t row = neurons.Row(j);
       const Candidate candidate = Candidate::Load(neurons, j, row);
-      const float input = received.inputs[place];
+      const float input = inputs[place];
       const Outcome outcome =
           candidate.MayFire(input)
               ? candidate.Try(Limits::Load(neurons, row), rules, j, input, burst, in_batch)
@@ -184,7 +217,6 @@ struct Network {
     return fires;
   }
 
- private:
   // Potentials that do not accumulate are 0 at the start of a burst.
   void Reset(Span tile) const {
     const BurstNeurons& neurons = problem.neurons;

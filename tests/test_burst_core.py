@@ -55,6 +55,17 @@ def test_a_burst_is_as_the_engine_says(kind, rules, backend):
         assert_same_bits(advance(rules, operands, backend), in_numpy(rules, operands))
 
 
+@each_kernel
+@each_rule
+def test_neurons_of_one_kind(rules, backend):
+    """Whatever the parameters are that all have, and whatever number their kind is."""
+    for seed in range(40):
+        operands = draw(seed, 700, num_kinds=1, num_synapses=3_000)
+        # Every third one is at the threshold, and gets nothing if 0 is injected.
+        operands["membranes"].potential[::3] = operands["neurons"].threshold
+        assert_same_bits(advance(rules, operands, backend), in_numpy(rules, operands))
+
+
 @each_backend
 @pytest.mark.parametrize(
     ("kind", "name"), [*zip(KINDS, itertools.cycle(RULES)), ("driven", "whole strengths")]
