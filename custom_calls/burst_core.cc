@@ -31,32 +31,34 @@ BRAINJAX_VECTORIZE void ReceiveMore(const int32_t* sums, const int32_t* arriving
 
 // In masks, all bits of which are set or none: compilers make vectors of no conditions that are
 // combined.
-BRAINJAX_VECTORIZE void StayOrTry(const AlikeNeurons& neurons, int64_t count, bool* tries) {
-  const float* __restrict__ const inputs = neurons.inputs;
-  const auto* __restrict__ const candidates = reinterpret_cast<const uint8_t*>(neurons.candidates);
-  float* __restrict__ const potential = neurons.potential;
-  uint16_t* __restrict__ const countdown = neurons.countdown;
-  uint16_t* __restrict__ const fire_count = neurons.fire_count;
+BRAINJAX_VECTORIZE void StayOrTry(const Parameters& parameters, const float* inputs,
+                                  const bool* candidates, int64_t count,
+                                  const Membranes& membranes, bool* tries) {
+  const auto [threshold, leak, fire_limit] = parameters;
+  float* __restrict__ const potential = membranes.potential;
+  uint16_t* __restrict__ const countdown = membranes.countdown;
+  uint16_t* __restrict__ const fire_count = membranes.fire_count;
+  const auto* const receives = reinterpret_cast<const uint8_t*>(candidates);
   auto* __restrict__ const may_fire = reinterpret_cast<uint8_t*>(tries);
   uint16_t awake[kBurstTile];
   for (int64_t i = 0; i < count; ++i) {
-    awake[i] = static_cast<uint16_t>(-candidates[i]) & (countdown[i] == 0 ? 0xffff : 0);
+    awake[i] = static_cast<uint16_t>(-receives[i]) & (countdown[i] == 0 ? 0xffff : 0);
   }
-  const float threshold = neurons.threshold, kept = 1.0f - neurons.leak;
   for (int64_t i = 0; i < count; ++i) {
-    const float sum = potential[i] + inputs[i];
-    const int32_t is_awake = static_cast<int16_t>(awake[i]), reaches = sum >= threshold ? -1 : 0;
+    const float sum = potential[i] + inputs[i], leaked = sum * (1.0f - leak[i]);
+    const int32_t is_awake = static_cast<int16_t>(awake[i]);
+    const int32_t reaches = sum >= threshold[i] ? -1 : 0;
     const uint32_t stays = is_awake & ~reaches;
     may_fire[i] = static_cast<uint8_t>(is_awake & reaches & 1);
-    potential[i] = FromBits((Bits(sum * kept) & stays) | (Bits(potential[i]) & ~stays));
+    potential[i] = FromBits((Bits(leaked) & stays) | (Bits(potential[i]) & ~stays));
   }
-  const uint16_t is_limited = IsLimited(neurons.fire_limit) ? 0xffff : 0;
-  const uint16_t least = static_cast<uint16_t>(neurons.fire_limit);
   for (int64_t i = 0; i < count; ++i) {
-    const uint16_t rests = static_cast<uint16_t>(-candidates[i]) & ~awake[i];
+    const uint16_t rests = static_cast<uint16_t>(-receives[i]) & ~awake[i];
     const uint16_t stays = awake[i] & ~static_cast<uint16_t>(-may_fire[i]);
-    const uint16_t is_rested =
-        rests & (countdown[i] == 1 ? 0xffff : 0) & (fire_count[i] >= least ? 0xffff : 0);
+    const uint16_t is_limited =
+        (fire_limit[i] > 0 ? 0xffff : 0) & (fire_limit[i] < kUnlimited ? 0xffff : 0);
+    const uint16_t is_rested = rests & (countdown[i] == 1 ? 0xffff : 0) &
+                               (fire_count[i] >= fire_limit[i] ? 0xffff : 0);
     fire_count[i] &= ~(is_limited & (stays | is_rested));
     countdown[i] += rests;  // 2^16 - 1
   }
@@ -187,12 +189,13 @@ class Burst {
     const Span span = SpanOf(part);
     uint32_t candidates = 0, fires = 0;
     ReceivedTile room;
+    ParametersTile parameters;
     ForTiles(span, [&](Span tile) {
       if (division_.HasMore(b, part)) MergeCopies(problem, b, tile);
       const Received received = room.Of(problem, tile);
       network.Collect(tile, received);
       if (advances) {
-        fires += network.Advance(tile, received, false);
+        fires += network.Advance(tile, received, false, parameters);
       } else {
         ForFlags(received.candidates, tile.last - tile.first, [&](int64_t) { ++candidates; });
       }
@@ -206,9 +209,10 @@ class Burst {
     const Network network(problem, batch_.rules);
     const bool in_batch = Total(Candidates(problem), parts_) >= batch_.rules.batch_threshold;
     uint32_t fires = 0;
+    ParametersTile parameters;
     ForTiles(SpanOf(part), [&](Span tile) {
       const Received received{problem.inputs + tile.first, problem.candidates + tile.first};
-      fires += network.Advance(tile, received, in_batch);
+      fires += network.Advance(tile, received, in_batch, parameters);
     });
     Fires(problem)[part] = fires;
   }

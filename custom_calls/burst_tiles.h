@@ -29,18 +29,22 @@ void Receive(const int32_t* sums, int64_t count, float unit, float* inputs, bool
 void ReceiveMore(const int32_t* sums, const int32_t* arriving, const bool* reached, int64_t count,
                  float unit, float* inputs, bool* candidates);
 
-// Membranes of neurons that have the same parameters, and who of them receives anything.
-struct AlikeNeurons {
-  const float* inputs;
-  const bool* candidates;
-  float threshold, leak;
-  uint32_t fire_limit;
+// Parameters of consecutive neurons that are needed of every candidate.
+struct Parameters {
+  const float *threshold, *leak;
+  const uint16_t* fire_limit;
+};
+
+// Their membranes.
+struct Membranes {
   float* potential;
   uint16_t *countdown, *fire_count;
 };
 
 // Lets candidates rest or leak, as Candidate::Stay does, but for those that may fire: finds these.
-void StayOrTry(const AlikeNeurons& neurons, int64_t count, bool* tries);
+// At most a tile of neurons.
+void StayOrTry(const Parameters& parameters, const float* inputs, const bool* candidates,
+               int64_t count, const Membranes& membranes, bool* tries);
 
 // Consecutive neurons, from the beginning of a tile on.
 struct Span {
@@ -59,6 +63,40 @@ inline bool ShareRow(const BurstNeurons& neurons, Span span) {
   }
   return differs == 0;
 }
+
+// Parameters of the neurons of a tile, one after another.
+class ParametersTile {
+ public:
+  Parameters Of(const BurstNeurons& neurons, Span tile) {
+    if (neurons.kind == nullptr) {
+      return {neurons.threshold + tile.first, neurons.leak + tile.first,
+              neurons.fire_limit + tile.first};
+    }
+    if (!ShareRow(neurons, tile)) {
+      row_ = kNone;
+      for (int64_t j = tile.first; j < tile.last; ++j) {
+        Put(neurons, neurons.Row(static_cast<uint32_t>(j)), j - tile.first);
+      }
+    } else if (const uint32_t row = neurons.Row(static_cast<uint32_t>(tile.first)); row != row_) {
+      row_ = row;
+      for (int64_t place = 0; place < kBurstTile; ++place) Put(neurons, row, place);
+    }
+    return {threshold_, leak_, fire_limit_};
+  }
+
+ private:
+  static constexpr uint32_t kNone = kMaxKinds;
+
+  void Put(const BurstNeurons& neurons, uint32_t row, int64_t place) {
+    threshold_[place] = neurons.threshold[row];
+    leak_[place] = neurons.leak[row];
+    fire_limit_[place] = neurons.fire_limit[row];
+  }
+
+  float threshold_[kBurstTile], leak_[kBurstTile];
+  uint16_t fire_limit_[kBurstTile];
+  uint32_t row_ = kNone;  // that of all, as mostly in the next tile too
+};
 
 // Whether potentials may have to be set to 0 at the start of a burst.
 inline bool MayReset(const BurstNeurons& neurons, const BurstRules& rules) {
@@ -173,48 +211,36 @@ struct Network {
   }
 
   // Lets the candidates of a tile fire or leak; returns how many fire.
-  uint32_t Advance(Span tile, const Received& received, bool in_batch) const {
+  uint32_t Advance(Span tile, const Received& received, bool in_batch, ParametersTile& room) const {
+    const BurstNeurons& neurons = problem.neurons;
     if (may_reset) Reset(tile);
     std::fill(problem.fires + tile.first / kBurstWord,
               problem.fires + (tile.last + kBurstWord - 1) / kBurstWord, 0u);
-    if (!ShareRow(problem.neurons, tile)) {
-      return AdvanceEach(tile, received.inputs, received.candidates, in_batch);
-    }
     bool tries[kBurstTile];
-    StayOrTry(AlikeOf(tile, received), tile.last - tile.first, tries);
-    return AdvanceEach(tile, received.inputs, tries, in_batch);
+    StayOrTry(room.Of(neurons, tile), received.inputs, received.candidates, tile.last - tile.first,
+              {neurons.potential + tile.first, neurons.countdown + tile.first,
+               neurons.fire_count + tile.first},
+              tries);
+    uint32_t fires = 0;
+    ForFlags(tries, tile.last - tile.first, [&](int64_t place) {
+      fires += Try(static_cast<uint32_t>(tile.first + place), received.inputs[place], in_batch);
+    });
+    return fires;
   }
 
  private:
-  AlikeNeurons AlikeOf(Span tile, const Received& received) const {
+  // Returns whether a neuron that may fire does.
+  bool Try(uint32_t j, float input, bool in_batch) const {
     const BurstNeurons& neurons = problem.neurons;
-    const uint32_t row = neurons.Row(static_cast<uint32_t>(tile.first));
-    return {received.inputs, received.candidates, neurons.threshold[row], neurons.leak[row],
-            neurons.fire_limit[row], neurons.potential + tile.first,
-            neurons.countdown + tile.first, neurons.fire_count + tile.first};
-  }
-
-  // The neurons of a tile that are flagged, one by one.
-  uint32_t AdvanceEach(Span tile, const float* inputs, const bool* flags, bool in_batch) const {
-    const BurstNeurons& neurons = problem.neurons;
-    const uint32_t burst = problem.Number();
-    uint32_t fires = 0;
-    ForFlags(flags, tile.last - tile.first, [&](int64_t place) {
-      const uint32_t j = static_cast<uint32_t>(tile.first + place);
-      const uint32_t row = neurons.Row(j);
-      const Candidate candidate = Candidate::Load(neurons, j, row);
-      const float input = inputs[place];
-      const Outcome outcome =
-          candidate.MayFire(input)
-              ? candidate.Try(Limits::Load(neurons, row), rules, j, input, burst, in_batch)
-              : candidate.Stay(input);
-      neurons.potential[j] = outcome.potential;
-      neurons.countdown[j] = static_cast<uint16_t>(outcome.countdown);
-      neurons.fire_count[j] = static_cast<uint16_t>(outcome.fire_count);
-      problem.fires[j / kBurstWord] |= uint32_t{outcome.fires} << (j % kBurstWord);
-      fires += outcome.fires;
-    });
-    return fires;
+    const uint32_t row = neurons.Row(j);
+    const Outcome outcome = Candidate::Load(neurons, j, row)
+                                .Try(Limits::Load(neurons, row), rules, j, input, problem.Number(),
+                                     in_batch);
+    neurons.potential[j] = outcome.potential;
+    neurons.countdown[j] = static_cast<uint16_t>(outcome.countdown);
+    neurons.fire_count[j] = static_cast<uint16_t>(outcome.fire_count);
+    problem.fires[j / kBurstWord] |= uint32_t{outcome.fires} << (j % kBurstWord);
+    return outcome.fires;
   }
 
   // Potentials that do not accumulate are 0 at the start of a burst.
