@@ -8,7 +8,6 @@
 #include <cuda_runtime.h>
 
 #include <algorithm>
-#include <array>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -204,52 +203,6 @@ void TimeAtomics(int64_t neurons, unsigned blocks) {
               static_cast<long long>(neurons), adding, clearing);
 }
 
-// --- Atomic additions in shared memory -----------------------------------------------------------
-
-// Each thread adds 1 to `turns` words of its block, other ones each time, and with kReturns uses
-// what was there.
-template <bool kReturns>
-__global__ void AddShared(uint32_t words, int turns, uint32_t* sink) {
-  extern __shared__ uint32_t sums[];
-  for (uint32_t i = threadIdx.x; i < words; i += blockDim.x) sums[i] = 0;
-  __syncthreads();
-  uint32_t drawn = (blockIdx.x * blockDim.x + threadIdx.x) * 2654435761u, seen = 0;
-#pragma unroll 8
-  for (int turn = 0; turn < turns; ++turn) {
-    drawn = drawn * 1664525u + 1013904223u;
-    const uint32_t before = atomicAdd(sums + __umulhi(drawn, words), 1u);
-    if (kReturns) seen ^= before;
-  }
-  __syncthreads();
-  if (seen + sums[threadIdx.x % words] == 1u << 31) *sink = 1;  // never: all of it is needed
-}
-
-// Ten million additions, by blocks that have all the shared memory of a multiprocessor together.
-template <bool kReturns>
-double TimeShared(int multiprocessors, int blocks, int threads, uint32_t words) {
-  constexpr int kCalls = 16;
-  const int all = multiprocessors * blocks, turns = 10'000'000 / (all * threads);
-  const size_t bytes = words * sizeof(uint32_t);
-  uint32_t* const sink = Zeros<uint32_t>(1);
-  Check(cudaFuncSetAttribute(AddShared<kReturns>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                             static_cast<int>(bytes)));
-  return Time(kCalls, [&](cudaStream_t stream) {
-    for (int i = 0; i < kCalls; ++i) {
-      AddShared<kReturns><<<all, threads, bytes, stream>>>(words, turns, sink);
-    }
-  });
-}
-
-// As a sort counts its slices, and as a slice is added up.
-void TimeSharedAtomics(int multiprocessors) {
-  for (const auto [blocks, threads, words] :
-       {std::array{2, 512, 264}, std::array{1, 1024, 37'888}}) {
-    std::printf("10,000,000 additions in shared memory, %6d words %12.2f us, with results %.2f\n",
-                words, TimeShared<false>(multiprocessors, blocks, threads, words),
-                TimeShared<true>(multiprocessors, blocks, threads, words));
-  }
-}
-
 // --- A round of many brains without the choice ---------------------------------------------------
 
 constexpr int kBrains = 256, kNeurons = 4096, kWinners = 64, kLearners = 256;
@@ -335,6 +288,5 @@ int main() {
   const unsigned blocks = 2 * device.multiProcessorCount;
   TimeKernelsInTurn(device.multiProcessorCount);
   for (int64_t neurons : {100'000, 1'000'000}) TimeAtomics(neurons, blocks);
-  TimeSharedAtomics(device.multiProcessorCount);
   TimeManyBrains();
 }

@@ -97,7 +97,7 @@ struct Candidate {
     return countdown == 0 && potential + input >= threshold;
   }
 
-  // What becomes of one that may not fire.
+  // What becomes of one that may not fire: as StayOrTry of burst_core.cc reckons.
   BRAINJAX_NUMBER_FUNCTION Outcome Stay(float input) const {
     if (countdown > 0) return Rest();
     return {Leaked(input), 0, IsLimited(fire_limit) ? 0 : fire_count, false};

@@ -216,6 +216,7 @@ struct Network {
     if (may_reset) Reset(tile);
     std::fill(problem.fires + tile.first / kBurstWord,
               problem.fires + (tile.last + kBurstWord - 1) / kBurstWord, 0u);
+    if (std::memchr(received.candidates, 1, tile.last - tile.first) == nullptr) return 0;
     bool tries[kBurstTile];
     StayOrTry(room.Of(neurons, tile), received.inputs, received.candidates, tile.last - tile.first,
               {neurons.potential + tile.first, neurons.countdown + tile.first,

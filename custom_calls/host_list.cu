@@ -77,8 +77,8 @@ extern "C" int BrainjaxReachesHostMemory(const void* memory, int device) {
   cudaPointerAttributes attributes = {};
   bool is_answered = cudaGetDevice(&current) == cudaSuccess && cudaSetDevice(device) == cudaSuccess;
   is_answered = is_answered && cudaPointerGetAttributes(&attributes, memory) == cudaSuccess;
-  cudaSetDevice(current);
-  if (!is_answered) cudaGetLastError();  // it would be another call's
+  if (current != device) cudaSetDevice(current);
+  cudaGetLastError();  // it would be another call's
   return is_answered && attributes.type == cudaMemoryTypeHost &&
          attributes.devicePointer == memory;
 }

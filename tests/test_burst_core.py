@@ -66,6 +66,16 @@ def test_neurons_of_one_kind(rules, backend):
         assert_same_bits(advance(rules, operands, backend), in_numpy(rules, operands))
 
 
+@each_kernel
+def test_a_kind_comes_again_behind_mixed_ones(backend):
+    for seed in range(10):
+        operands = draw(seed, 1_536, num_kinds=4, num_synapses=3_000)
+        operands["neurons"].kind[:512] = operands["neurons"].kind[1_024:] = seed % 4
+        assert_same_bits(
+            advance(RULES["regular"], operands, backend), in_numpy(RULES["regular"], operands)
+        )
+
+
 @each_backend
 @pytest.mark.parametrize(
     ("kind", "name"), [*zip(KINDS, itertools.cycle(RULES)), ("driven", "whole strengths")]

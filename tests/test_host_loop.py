@@ -108,6 +108,26 @@ def test_an_interrupted_wait_disturbs_no_burst(platform, monkeypatch):
     assert_same_bits(interrupted.state, expected.state)
 
 
+class Running:
+    """A result that notes whether it is waited for."""
+
+    waited = 0
+
+    def block_until_ready(self):
+        self.waited += 1
+
+
+def test_a_burst_that_nobody_waited_for_is_waited_for():
+    """Before its lists are used again, and before they are gone."""
+    config, params, state = network()
+    loop = burst.HostLoop(config, params, state, capacity=1, sampler=burst.Sampler(SIZE))
+    for number, use in enumerate([loop, loop.__del__], 1):
+        running = loop._running = Running()
+        use()
+        assert running.waited == 1, number
+    loop._running = None
+
+
 def interrupt(*_):
     raise KeyboardInterrupt
 

@@ -1,5 +1,6 @@
 """Bursts one at a time, with the host in the loop."""
 
+import contextlib
 import dataclasses
 import functools
 
@@ -21,7 +22,7 @@ class HostLoop:
 
     The bursts of `step`, sampled by a `Sampler`. A burst reads the injections where the host lists
     them, and writes who fired where the host finds it; nothing is compiled after the first one,
-    however many neurons are injected:
+    however many neurons are injected. One thread at a time may call it:
 
         loop = burst.HostLoop(config, params, state, capacity=100, sampler=burst.Sampler(1_000))
         while True:
@@ -43,13 +44,14 @@ class HostLoop:
 
     Cost: of a burst, that of `step`, the call of a compiled function, and of two lists 8 bytes for
         each injection that there is room for and for each neuron that fired. On a GPU the host
-        looks for the second without a pause. Construction copies the state.
+        looks for the second without a pause, for a millisecond. Construction copies the state.
     Determinism: as `step`.
     """
 
     def __init__(
         self, config: Config, params: Params, state: State, *, capacity: int, sampler: Sampler
     ):
+        self._running = None  # what a burst returns last, while it runs
         require(capacity >= 1, "capacity", "at least 1", capacity)
         require(state.burst.ndim == 0, "state", "of one network", f"shape {state.burst.shape}")
         self._config, self._capacity = config, capacity
@@ -70,7 +72,6 @@ class HostLoop:
         self._injected = ops.HostList(capacity, device)
         most = jax.eval_shape(self._sampler, self._advanced).neurons.size
         self._fired = ops.HostList(min(sampler.capacity, most), device)
-        self._running = None  # what a burst returns last, while it runs
 
     @property
     def state(self) -> State:
@@ -105,12 +106,13 @@ class HostLoop:
         return neurons[:count], fired_at[:count]
 
     def __del__(self):
-        self._wait_for_the_last()
+        with contextlib.suppress(Exception):  # a burst that failed said so when it was called
+            self._wait_for_the_last()
 
     def _wait_for_the_last(self):
         """A burst that nobody waited for, because of an interrupt, may still use both lists."""
-        if getattr(self, "_running", None) is not None:
-            jax.block_until_ready(self._running)
+        if self._running is not None:
+            self._running.block_until_ready()  # JAX's function is gone when the interpreter ends
 
     def _announce(self, ids, potentials, fatigued):
         n = self._config.num_neurons

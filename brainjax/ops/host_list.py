@@ -194,7 +194,9 @@ def write_host_list(
 
 
 def _unsupported(place):
-    return None if place.is_reached else "kernels of the device do not reach memory of the host"
+    if place.is_reached:
+        return None
+    return f"kernels of the device do not reach memory of the host ({backends.explain()})"
 
 
 def _memory_of_the_host(device):
@@ -208,7 +210,7 @@ def _is_reached_by_kernels(pointer, device):
         number = ctypes.c_int(device.local_hardware_id or 0)
         if reaches is not None and reaches(ctypes.c_void_p(pointer), number):
             return True
-    _log.warning("Lists in memory of the host take the way through Python on %s", device)
+    _log.warning("Lists of %s go through Python: %s", device, backends.explain())
     return False
 
 
@@ -218,7 +220,7 @@ def _can_poll(device):
 
 
 def _views(pointer, capacity, owner=None):
-    """Its head, indices and values; what NumPy makes of an array of JAX's is read-only."""
+    """Head, indices and values of a list; what NumPy makes of an array of JAX's is read-only."""
     numbers = (ctypes.c_int32 * (_HEAD + 2 * capacity)).from_address(pointer)
     numbers.owner = owner  # lives as long as one of the views
     head, indices, values = np.split(np.ctypeslib.as_array(numbers), [_HEAD, _HEAD + capacity])
