@@ -23,7 +23,7 @@ from helpers import (
 )
 from hypothesis import strategies as st
 
-from brainjax import burst, checkpoint, metrics, simulation
+from brainjax import burst, checkpoint, metrics, ops, simulation
 from brainjax.burst import ledger
 from brainjax.ops import burst_dynamics
 
@@ -1333,6 +1333,12 @@ DRIVE_ERRORS = [
 def test_drive_errors(given, options, message):
     with pytest.raises(ValueError, match=message):
         small_config().drive(*given, **options)
+
+
+def test_a_drive_with_room_for_more_is_padded():
+    drive = small_config().drive([2, 0], [1.0, 3.0], capacity=4)
+    padded = np.array([0, 2, 4, 4], np.int32), np.array([3, 1, 0, 0], np.float32)
+    assert_same_bits(drive.injected, ops.ActiveSet(*padded, np.int32(2)))
 
 
 def test_ids_of_any_type_and_one_potential_for_all():

@@ -164,6 +164,15 @@ def test_memory_that_kernels_do_not_reach_is_left_to_the_reference():
         doubled(*places, jnp.int32(2), "kernel")
 
 
+@on_each_device
+@each_backend
+def test_a_list_tells_whether_it_goes_through_python(platform, backend):
+    sent = ops.HostList(2, device_of(platform))
+    assert sent.has_kernels(backend) == (backend == "kernel")
+    sent.place = dataclasses.replace(sent.place, is_reached=False)
+    assert not sent.has_kernels(backend)
+
+
 def test_a_capacity_of_nothing_is_refused():
     with pytest.raises(ValueError, match="capacity must be at least 1; got 0"):
         ops.HostList(0, device_of("cpu"))

@@ -2,14 +2,21 @@
 
 import concurrent.futures
 import dataclasses
+import gc
+import subprocess
+import sys
+import weakref
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_same_bits
+from helpers import assert_same_bits, each_backend
 
 from brainjax import burst, metrics, ops
+from brainjax.burst import host_loop
+from brainjax.ops import host_list
 
 SIZE, CAPACITY, BURSTS = 500, 60, 12
 
@@ -108,6 +115,95 @@ def test_an_interrupted_wait_disturbs_no_burst(platform, monkeypatch):
     assert_same_bits(interrupted.state, expected.state)
 
 
+def interrupted_at(number, call):
+    """Whether `call` was long enough to be interrupted before its instruction of that number.
+
+    Those of brainjax and JAX count: checks of types, which users have not, take thousands.
+    """
+
+    def trace(frame, event, _):
+        nonlocal number
+        if frame.f_globals.get("__name__", "").partition(".")[0] not in ("brainjax", "jax"):
+            return None
+        frame.f_trace_opcodes = True
+        number -= event == "opcode"
+        if number < 0:
+            raise KeyboardInterrupt
+        return trace
+
+    tracer = sys.gettrace()
+    sys._getframe().f_trace_opcodes = True  # without one, Python 3.12 looks at no instruction
+    sys.settrace(trace)
+    try:
+        call()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(tracer)
+    return False
+
+
+@pytest.mark.parametrize("platform", ["cpu", pytest.param("gpu", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("asks", [True, False])
+def test_an_interrupt_between_any_instructions_is_before_the_burst_or_after_it(platform, asks):
+    """The state tells which, and the next burst goes on whether or not one asks."""
+    config, params, state = network()
+    state = jax.device_put(state, jax.devices(platform)[0])
+    interrupted, expected = (
+        burst.HostLoop(config, params, state, capacity=2, sampler=burst.Sampler(SIZE))
+        for _ in range(2)
+    )
+    for loop in (interrupted, expected):
+        loop()  # compiles
+    after = []
+    while interrupted_at(len(after), lambda: interrupted([len(after) % SIZE, 7], 2.0)):
+        given = [len(after) % SIZE, 7], 2.0
+        between = interrupted.state if asks else None
+        found = interrupted([3], 2.0)
+        after.append(int(interrupted.state.burst) > int(expected.state.burst) + 1)
+        if after[-1]:
+            expected(*given)
+        if asks:
+            assert_same_bits(between, expected.state)
+        assert_same_bits(found, expected([3], 2.0))
+        assert_same_bits(interrupted.state, expected.state)
+    assert len(after) > 100
+    assert len(set(after)) == 2
+    assert after == sorted(after)
+
+
+def test_an_interrupt_in_python_amid_a_burst_is_before_it(monkeypatch):
+    """Where lists go through Python."""
+    config, params, state = network(backend="reference")
+    monkeypatch.setattr(host_loop, "_compiled", host_loop._compiled.__wrapped__)
+    write, writes = host_list._write, []
+
+    def write_or_be_interrupted(*operands):
+        writes.append(operands)
+        return interrupt() if len(writes) == 2 else write(*operands)
+
+    monkeypatch.setattr(host_list, "_write", write_or_be_interrupted)
+    loop = burst.HostLoop(config, params, state, capacity=1, sampler=burst.Sampler(SIZE))
+    loop([3], 2.0)
+    before = loop.state
+    with pytest.raises(Exception, match="KeyboardInterrupt"):
+        loop([3], 2.0)
+    assert_same_bits(loop.state, before)
+    loop([3], 2.0)
+    assert_same_bits(loop.state, burst.step(config, params, before, config.drive([3], 2.0)))
+
+
+@each_backend
+def test_what_is_left_behind_the_injections_is_not_injected(backend):
+    config, params, state = network(backend=backend)
+    loop = burst.HostLoop(config, params, state, capacity=4, sampler=burst.Sampler(SIZE))
+    for left in ([3, 5, 7, 9], [-1, SIZE, SIZE + 1, 2**31 - 1]):
+        loop._injected.indices[:], loop._injected.values[:] = left, 100.0
+        state = burst.step(config, params, state, config.drive([5], 2.0))
+        loop([5], 2.0)
+        assert_same_bits(loop.state, state)
+
+
 class Running:
     """A result that notes whether it is waited for."""
 
@@ -126,6 +222,56 @@ def test_a_burst_that_nobody_waited_for_is_waited_for():
         use()
         assert running.waited == 1, number
     loop._running = None
+
+
+def test_a_burst_is_waited_for_when_the_interpreter_ends():
+    program = """
+import os, sys
+sys.path.append(sys.argv[1])
+import test_host_loop as tests
+from brainjax import burst
+
+class Running:
+    def block_until_ready(self, write=os.write):
+        write(1, b"waited")
+
+loop = burst.HostLoop(*tests.network(), capacity=1, sampler=burst.Sampler(1))
+loop._running = Running()
+"""
+    command = [sys.executable, "-c", program, str(Path(__file__).parent)]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert (run.stdout, run.returncode) == ("waited", 0), run.stderr
+    assert "Exception ignored" not in run.stderr
+
+
+def wait_in_vain(loop):
+    loop._running = Running()
+    loop._running.block_until_ready = interrupt
+
+
+def lose_the_state(loop):
+    advance = loop._advance
+    loop._advance = lambda *operands: (advance(*operands), interrupt())
+    with pytest.raises(KeyboardInterrupt):
+        loop()
+    for use in (loop, lambda: loop.state):
+        with pytest.raises(RuntimeError, match="state must be that after a burst; got none"):
+            use()
+
+
+@pytest.mark.parametrize("what_happens", [wait_in_vain, lose_the_state, lambda _: None])
+def test_lists_are_kept_if_a_burst_may_still_use_them(what_happens, monkeypatch):
+    """Nobody can tell when it ends."""
+    monkeypatch.setattr(burst.HostLoop, "_lists", set())
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
+    config, params, state = network()
+    loop = burst.HostLoop(config, params, state, capacity=1, sampler=burst.Sampler(SIZE))
+    lists = weakref.ref(loop._injected), weakref.ref(loop._fired)
+    what_happens(loop)
+    del loop
+    gc.collect()
+    is_kept = what_happens in (wait_in_vain, lose_the_state)
+    assert [each() is not None for each in lists] == [is_kept, is_kept]
 
 
 def interrupt(*_):

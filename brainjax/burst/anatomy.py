@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from brainjax import ops
-from brainjax.burst.drive import Drive, injections, list_injections
+from brainjax.burst.drive import Drive, injections
 from brainjax.validation import Numbers, of_each, require
 
 Auto = Literal["auto"]
@@ -251,8 +251,8 @@ class Config:
         Cost: a sort of the ids on the host, and one transfer of 8 bytes per entry.
         """
         ids, potentials, room = injections(self.num_neurons, ids, potentials, capacity)
-        indices, values = np.empty(room, np.int32), np.empty(room, np.float32)
-        list_injections(ids, potentials, self.num_neurons, indices, values)
+        indices, values = np.full(room, self.num_neurons, np.int32), np.zeros(room, np.float32)
+        indices[: ids.size], values[: ids.size] = ids, potentials
         # All at once: a burst that comes from the host waits for this.
         indices, values, count, tired = jax.device_put(
             (indices, values, np.int32(ids.size), np.bool_(fatigued))

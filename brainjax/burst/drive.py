@@ -38,11 +38,3 @@ def injections(
         order = np.argsort(ids, kind="stable")
         ids, potentials = ids[order], potentials[order]
     return ids, potentials, room
-
-
-def list_injections(
-    ids: np.ndarray, potentials: np.ndarray, nobody: int, indices: np.ndarray, values: np.ndarray
-) -> None:
-    """Write ids and potentials into the entries of a list, and `nobody` and 0 behind them."""
-    indices[: ids.size], values[: ids.size] = ids, potentials
-    indices[ids.size :], values[ids.size :] = nobody, 0

@@ -29,6 +29,7 @@ from brainjax.ops.burst_neurons import (
 )
 from brainjax.ops.host_list import (
     HostList as HostList,
+    Place as Place,
     read_host_list as read_host_list,
     write_host_list as write_host_list,
 )

@@ -152,7 +152,12 @@ def explain() -> str:
 
 def default_platform() -> str:
     """The platform of the default device, by the name that the libraries use."""
-    return {"gpu": "cuda"}.get(jax.default_backend(), jax.default_backend())
+    return library_platform(jax.default_backend())
+
+
+def library_platform(platform: str) -> str:
+    """The name that the libraries use for a platform of JAX's."""
+    return {"gpu": "cuda"}.get(platform, platform)
 
 
 def running(backend: Backend = "auto") -> str:

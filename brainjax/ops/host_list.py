@@ -32,7 +32,7 @@ _log = logging.getLogger("brainjax")
 @no_type_check  # transformations build it from batched and placeholder leaves
 @struct.dataclass
 class Place:
-    """Where a `HostList` lies: an argument of the programs that read or write it."""
+    """Where a `HostList` lies, an argument of programs that read or write it: `HostList.place`."""
 
     address: UInt32[Array, "2"]  # lower and upper half
     capacity: int = struct.field(pytree_node=False)
@@ -68,6 +68,16 @@ class HostList:
         self.place = Place(jax.device_put(halves, device), capacity, is_reached)
         self._head, self.indices, self.values = _views(pointer, capacity, owner=memory)
         self._polls = _POLLS if is_reached and _can_poll(device) else 0
+        self._platform = backends.library_platform(device.platform)
+
+    def has_kernels(self, backend: backends.Backend = "auto") -> bool:
+        """Tell whether programs read and write the list by kernels, or through Python.
+
+        Args:
+            backend: as `read_host_list`.
+        """
+        platforms = backends.platforms_with(READ_HANDLER)
+        return backend != "reference" and self.place.is_reached and self._platform in platforms
 
     def announce(self, count: int, *, flag: bool = False) -> int:
         """Say that the first entries of `indices` and `values` are a list to read.
@@ -99,7 +109,10 @@ class HostList:
         """
         expected = number.to_bytes(4, sys.byteorder) * (_HEAD - _POSTS)
         posts = self._head[_POSTS:]
-        if not any(posts.tobytes() == expected for _ in range(self._polls)):
+        for _ in range(self._polls):
+            if posts.tobytes() == expected:
+                break
+        else:
             jax.block_until_ready(written)
             if posts.tobytes() != expected:
                 raise RuntimeError(f"number of the list must be {number}; got {posts[0]}")
