@@ -164,6 +164,7 @@ __device__ __forceinline__ uint32_t AdvanceOwn(const BurstCall& call, const Burs
     // Reckoned for all, as hardly a warp has none: branches would take longer.
     counts_change |= state.BecomeIf(is_candidate && !tries, v, candidate.Stay(received.inputs[v]));
   }
+  counts_change |= may_fire != 0;  // as those that fire change theirs
   for (; may_fire != 0; may_fire &= may_fire - 1) {
     const int v = __ffs(may_fire) - 1;
     float input = 0.0f;
@@ -173,7 +174,7 @@ __device__ __forceinline__ uint32_t AdvanceOwn(const BurstCall& call, const Burs
     const Trial trial = trial_of(id);
     const Outcome outcome = state.At(v).Try(trial.limits, call.batch.rules, id, input,
                                             trial.number, trial.in_batch);
-    counts_change |= state.Become(v, outcome);
+    state.Become(v, outcome);
     fires |= uint32_t{outcome.fires} << v;
   }
   own.Write(state.potential, problem.neurons.potential);
@@ -220,7 +221,7 @@ __device__ __forceinline__ uint32_t AdvanceOne(const BurstCall& call, const Burs
   const BurstRules& rules = call.batch.rules;
   const AskedCandidates<1, kByKind> asked(problem.neurons, rules.keeps_residues, own);
   if (!call.has_sums) AwaitKernelBefore();
-  const bool is_staged = staging.Fill(problem, first, Part::Of(problem, first));
+  const bool is_staged = staging.Fill(problem, first, AskedPart(problem, first));
   OwnCandidates<1> state = asked.Unpack(problem.neurons, rules.keeps_residues, own);
   const uint32_t row = own.Exists(0) ? state.parameters.RowOf(problem.neurons, own.first) : 0;
   const Trial trial(problem, row, false);
@@ -237,16 +238,26 @@ template <typename Arrivals, int kWidth, bool kByKind, typename Own, typename...
 __device__ __forceinline__ uint32_t AdvanceSeveral(const BurstCall& call,
                                                    const BurstProblem& problem, uint32_t first,
                                                    const Own& own,
-                                                   Staging<kWidth * kWarp>& staging, Part part,
+                                                   Staging<kWidth * kWarp>& staging,
+                                                   AskedPart part,
                                                    const Sources&... sources) {
   const BurstRules& rules = call.batch.rules;
   const AskedCandidates<kWidth, kByKind> asked(problem.neurons, rules.keeps_residues, own);
   const Arrivals arrivals(problem, own, sources...);
   const bool is_staged = staging.Fill(problem, first, part);
+  const auto collect = [&] {
+    return Collect(call, problem, own, arrivals.Unpack(problem, own), staging, is_staged);
+  };
+  if constexpr (kByKind && Own::kAllExist) {
+    uint32_t row;
+    if (asked.ArePlain(problem.neurons, &row)) {
+      OwnCandidates<kWidth> state = asked.UnpackPlain(problem.neurons, rules.keeps_residues, row);
+      return AdvanceOwn(call, problem, own, state, collect(),
+                        [&](uint32_t) { return Trial(problem, row, false); });
+    }
+  }
   OwnCandidates<kWidth> state = asked.Unpack(problem.neurons, rules.keeps_residues, own);
-  const Received<kWidth> received =
-      Collect(call, problem, own, arrivals.Unpack(problem, own), staging, is_staged);
-  return AdvanceAndRead(call, problem, own, state, received, false);
+  return AdvanceAndRead(call, problem, own, state, collect(), false);
 }
 
 // Advances the neurons of a warp. Returns bits of who fires, each lane its own.
@@ -262,7 +273,7 @@ __device__ __forceinline__ uint32_t AdvanceWarp(const BurstCall& call,
   } else {
     AwaitAndAdmit();
     return AdvanceSeveral<AskedArrivals<kWidth>, kWidth, kByKind>(
-        call, problem, first, own, staging, Part::Of(problem, first), call.has_sums);
+        call, problem, first, own, staging, AskedPart(problem, first), call.has_sums);
   }
 }
 

@@ -75,7 +75,7 @@ __global__ void __launch_bounds__(kBlock) CollectKernel(const __grid_constant__ 
   if (first >= call.batch.first.NumNeurons()) return;
   ForEachNetwork<kSingle>(call, [&](const BurstProblem& problem) {
     ForOwn<kWidth>(problem, first, [&](const auto& own) {
-      const Part part = Part::Of(problem, first);
+      const AskedPart part(problem, first);
       const AskedArrivals<kWidth> asked(problem, own, call.has_sums);
       const bool is_staged = staging.Fill(problem, first, part);
       const Received<kWidth> received =
@@ -114,13 +114,13 @@ __device__ __forceinline__ void AdvanceSlice(const BurstCall& call, const Summed
   const BurstProblem& problem = call.batch.first;
   const uint32_t warp = WarpOfBlock();
   const auto part_at = [&](uint32_t place) {
-    return place < slice.size ? Part::Of(problem, slice.first + place) : Part{0, 0};
+    return place < slice.size ? AskedPart(problem, slice.first + place) : AskedPart();
   };
   constexpr uint32_t kTurn = kSliceWarps * kOfWarp;
-  Part next_part = part_at(warp * kOfWarp);
+  AskedPart next_part = part_at(warp * kOfWarp);
   for (uint32_t place = warp * kOfWarp; place < slice.size; place += kTurn) {
     const uint32_t first = slice.first + place;
-    const Part part = next_part;
+    const AskedPart part = next_part;
     next_part = part_at(place + kTurn);  // asked for a turn ahead
     ForOwn<kNeighbours>(problem, first, [&](const auto& own) {
       const uint32_t fires = AdvanceSeveral<SlicedArrivals<kNeighbours>, kNeighbours, kByKind>(

@@ -36,11 +36,31 @@ struct Numbers {
   }
 };
 
+// The first of them.
+template <int kWidth>
+__device__ __forceinline__ uint32_t FirstOf(const Numbers<kWidth, uint16_t>& numbers) {
+  uint16_t values[kWidth];
+  numbers.Unpack(values);
+  return values[0];
+}
+
+// Whether all of them are `one`: they are compared in pairs.
+template <int kWidth>
+__device__ __forceinline__ bool AreAll(const Numbers<kWidth, uint16_t>& numbers, uint32_t one) {
+  uint32_t pairs[kWidth / 2];
+  memcpy(pairs, numbers.words, sizeof(pairs));
+  bool are_all = true;
+#pragma unroll
+  for (const uint32_t pair : pairs) are_all &= pair == one * 0x10001u;
+  return are_all;
+}
+
 // Neighbours of a network, all of which exist if kAll says so. Where a thread looks after several,
 // arrays begin at a multiple of 16 bytes.
 template <int kWidth, bool kAll>
 struct Own {
   static constexpr uint32_t kMost = kWidth;
+  static constexpr bool kAllExist = kAll;
 
   uint32_t first;
   int existing;
@@ -197,26 +217,26 @@ struct OwnCandidates {
     return one;
   }
 
-  // Becomes what a burst makes of it. Returns whether that changes a count.
-  __device__ __forceinline__ bool Become(int v, const Outcome& outcome) {
-    bool changes = false;
+  // Becomes what a burst makes of it.
+  __device__ __forceinline__ void Become(int v, const Outcome& outcome) {
 #pragma unroll
     for (int u = 0; u < kWidth; ++u) {
       if (u != v) continue;
-      changes = outcome.countdown != countdown[u] || outcome.fire_count != fire_count[u];
       potential[u] = outcome.potential;
       countdown[u] = static_cast<uint16_t>(outcome.countdown);
       fire_count[u] = static_cast<uint16_t>(outcome.fire_count);
     }
-    return changes;
   }
 
-  // The same on a condition, without a branch.
+  // The same on a condition, without a branch. Returns whether that changes a count.
   __device__ __forceinline__ bool BecomeIf(bool becomes, int v, const Outcome& outcome) {
     const Candidate now = At(v);
-    return Become(v, {becomes ? outcome.potential : now.potential,
-                      becomes ? outcome.countdown : now.countdown,
-                      becomes ? outcome.fire_count : now.fire_count, false});
+    const bool changes =
+        outcome.countdown != now.countdown || outcome.fire_count != now.fire_count;
+    Become(v, {becomes ? outcome.potential : now.potential,
+               becomes ? outcome.countdown : now.countdown,
+               becomes ? outcome.fire_count : now.fire_count, false});
+    return becomes && changes;
   }
 };
 
@@ -234,6 +254,35 @@ struct AskedCandidates {
         countdown(own.Ask(neurons.countdown)),
         fire_count(own.Ask(neurons.fire_count)),
         parameters(neurons, keeps_residues, own) {}
+
+  // Whether all neurons of a warp have one row of the parameters, none of them rests, and nothing
+  // limits how often they fire in a row: so are most warps of most networks.
+  __device__ __forceinline__ bool ArePlain(const BurstNeurons& neurons, uint32_t* row) const {
+    const uint32_t kind = __shfl_sync(kAllLanes, FirstOf(parameters.kind), 0);
+    *row = min(kind, neurons.num_kinds - 1);
+    const bool are_plain = AreAll(parameters.kind, kind) && AreAll(countdown, 0);
+    return __all_sync(kAllLanes, are_plain) && !IsLimited(neurons.fire_limit[*row]);
+  }
+
+  // As they are at the start of a burst, where that is so: the compiler leaves out what cannot be.
+  __device__ __forceinline__ OwnCandidates<kWidth> UnpackPlain(const BurstNeurons& neurons,
+                                                               bool keeps_residues,
+                                                               uint32_t row) const {
+    OwnCandidates<kWidth> candidates;
+    potential.Unpack(candidates.potential);
+    fire_count.Unpack(candidates.fire_count);
+    const bool resets = !keeps_residues && !neurons.accumulates[row];
+    if (resets) candidates.resets = (1u << kWidth) - 1;
+#pragma unroll
+    for (int v = 0; v < kWidth; ++v) {
+      candidates.parameters.threshold[v] = neurons.threshold[row];
+      candidates.parameters.leak[v] = neurons.leak[row];
+      candidates.parameters.fire_limit[v] = 0;
+      candidates.countdown[v] = 0;
+      if (resets) candidates.potential[v] = 0.0f;
+    }
+    return candidates;
+  }
 
   // As they are at the start of a burst.
   template <typename Own>

@@ -53,10 +53,21 @@ __device__ inline void FindStarts(const BurstProblem& problem, int32_t tiles) {
 struct Part {
   uint32_t begin, end;
 
-  // That of the tile that holds the neurons of a warp.
-  __device__ static Part Of(const BurstProblem& problem, uint32_t first) {
-    const uint32_t* const starts = problem.tile_starts + first / kBurstTile;
-    return {__ldcg(starts), __ldcg(starts + 1)};
+  // Whether it is not empty.
+  __device__ bool IsThere() const { return begin < end; }
+};
+
+// What has been asked for of the part of the tile that holds the neurons of a warp: the lower lanes
+// have its begin, the others its end. So the compiler waits for it where it is taken, not before.
+struct AskedPart {
+  uint32_t bound = 0;
+
+  AskedPart() = default;
+  __device__ AskedPart(const BurstProblem& problem, uint32_t first)
+      : bound(__ldcg(problem.tile_starts + first / kBurstTile + (Lane() >= kWarp / 2))) {}
+
+  __device__ Part Take() const {
+    return {__shfl_sync(kAllLanes, bound, 0), __shfl_sync(kAllLanes, bound, kWarp - 1)};
   }
 };
 
@@ -82,10 +93,9 @@ struct Staging {
   uint32_t touched[kNeurons / kBurstWord];
 
   // Returns whether the tile gets anything; all lanes of the warp fill it together.
-  __device__ bool Fill(const BurstProblem& problem, uint32_t first, Part part) {
-    // The compiler is to know that all lanes have the same part.
-    part = {__shfl_sync(kAllLanes, part.begin, 0), __shfl_sync(kAllLanes, part.end, 0)};
-    if (part.begin >= part.end) return false;
+  __device__ bool Fill(const BurstProblem& problem, uint32_t first, AskedPart asked) {
+    const Part part = asked.Take();
+    if (!part.IsThere()) return false;
     // Asked for before anything that the lanes do together, which waits for all that was asked for.
     Entry entry(problem.injected, part, part.begin + Lane());
     __syncwarp();  // what another network staged is read

@@ -138,7 +138,7 @@ __device__ __forceinline__ void BurstOfWarp(const BurstCall& call,
 
   AddSpikes(call, summing, team, team.Arrive());
   const GridTeam::Arrival added = team.Arrive();
-  const Part part = first < problem.NumNeurons() ? Part::Of(problem, first) : Part{0, 0};
+  const AskedPart part = first < problem.NumNeurons() ? AskedPart(problem, first) : AskedPart();
   OwnCandidates<kWidth> state = asked.Unpack(problem.neurons, keeps_residues, own);
   const auto row_of = [&](uint32_t id) { return state.parameters.RowOf(problem.neurons, id); };
   const bool has_one_row = kWidth == 1 || state.parameters.row != kManyRows;

@@ -18,8 +18,8 @@ constexpr int kThreads = 512;
 constexpr int kBlocksPerMultiprocessor = 2;
 constexpr int kSumThreads = 1024, kSumBlocksPerMultiprocessor = 1;
 // Synapses that a block sorts at a time: at most so many that two blocks share the memory of a
-// multiprocessor that has much.
-constexpr int64_t kUnitTile = 1 << 14, kWeightedTile = 7680, kMinTile = 1 << 10;
+// multiprocessor that has much, and leave a third of it to the cache, through which rows are read.
+constexpr int64_t kUnitTile = 12800, kWeightedTile = 7680, kMinTile = 1 << 10;
 // Shared memory that a kernel of the sort names itself, at most, and that each block takes besides.
 constexpr int64_t kStaticBytes = 1 << 12, kReservedBytes = 1 << 10;
 constexpr int64_t kMaxSorted = 1 << 26;  // synapses of one call; beyond, they are added in memory
@@ -88,7 +88,7 @@ struct Scratch {
   int32_t* words;
   int64_t stride;  // words of one batch element
   // Where each part starts.
-  int64_t firsts, totals, unlike, tile_offsets, targets, contributions, end;
+  int64_t firsts, totals, findings, tile_offsets, targets, contributions, end;
   // What there is room for: synapses, and beginnings of slices in tiles.
   int64_t max_sorted, max_offsets;
   int max_slices;
@@ -112,11 +112,11 @@ struct Scratch {
     max_offsets = (tiles + kMaxSortBlocks) * (max_slices + 1);
     firsts = 2 * num_counted;
     totals = CeilDiv(3 * num_counted, 2) * 2;
-    unlike = totals + (num_counted > 0 ? 2 * kChunks : 0);
-    tile_offsets = aligned(unlike + kMaxSortBlocks);
+    findings = totals + (num_counted > 0 ? 2 * kChunks : 0);
+    tile_offsets = aligned(findings + kMaxSortBlocks);
     targets = aligned(tile_offsets + CeilDiv(max_offsets, 2));
     contributions = targets + aligned((max_sorted + most) / 2);
-    end = may_sort ? contributions + (weighted ? max_sorted + most : 0) : unlike;
+    end = may_sort ? contributions + (weighted ? max_sorted + most : 0) : findings;
   }
 
   // What CountRows leaves.
@@ -193,16 +193,23 @@ __device__ __forceinline__ void ForEachElement(const Call<W>& call, const Body& 
   }
 }
 
-// The same with the events of each problem.
-template <typename Events, typename Body>
-__device__ __forceinline__ void ForEachProblem(const Call<typename Events::Weight>& call,
-                                               const Body& body) {
+// The same with the events of each problem for which all threads of a block find is_wanted(b).
+template <typename Events, typename IsWanted, typename Body>
+__device__ __forceinline__ void ForEachWanted(const Call<typename Events::Weight>& call,
+                                              const IsWanted& is_wanted, const Body& body) {
   __shared__ typename Events::Shared shared;
   ForEachElement<false>(call, [&](int64_t b, const auto& problem) {
+    if (!is_wanted(b)) return;
     const Events events(problem, call.scratch.Rows(b), &shared);
     body(b, problem, events);
     __syncthreads();  // `shared` is free again
   });
+}
+
+template <typename Events, typename Body>
+__device__ __forceinline__ void ForEachProblem(const Call<typename Events::Weight>& call,
+                                               const Body& body) {
+  ForEachWanted<Events>(call, [](int64_t) { return true; }, body);
 }
 
 // Sum of one number per thread over the threads before this one; `total` over all.

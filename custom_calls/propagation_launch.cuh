@@ -164,7 +164,9 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
 template <typename Events, typename Body>
 __device__ __forceinline__ void ForEachRest(const Call<typename Events::Weight>& call,
                                             const Body& body) {
-  ForEachProblem<Events>(call, [&](int64_t b, const auto& problem, const Events& events) {
+  const auto may_have_rest = [&](int64_t b) { return HasFound(call, b, kUnlike | kUnsorted); };
+  ForEachWanted<Events>(call, may_have_rest, [&](int64_t b, const auto& problem,
+                                                 const Events& events) {
     const int64_t sorted = UsableUnits(Tiling::Of(events, call), call, b);
     if (sorted < events.units()) body(b, problem, events, sorted);
   });
@@ -174,7 +176,8 @@ __device__ __forceinline__ void ForEachRest(const Call<typename Events::Weight>&
 template <typename Events, typename Adder>
 __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
     RestKernel(const __grid_constant__ Call<typename Events::Weight> call) {
-  AwaitAndAdmit();
+  AdmitNextKernel();  // which waits for this one, and so for all that this one waits for
+  AwaitKernelBefore();
   ForEachRest<Events>(call, [&](int64_t b, const auto& problem, const Events& events,
                                 int64_t sorted) {
     events.ForGrid(sorted, [] {}, AdderOf<Adder>(call, problem, b));

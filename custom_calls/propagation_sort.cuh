@@ -10,6 +10,10 @@
 namespace brainjax {
 namespace propagation {
 
+// What a block that sorts finds: contributions without weights that differ, and that some units are
+// not sorted.
+constexpr uint32_t kUnlike = 1, kUnsorted = 2;
+
 // How the synapses of one batch element are cut into tiles. What is sorted has fewer than 2^31.
 struct Tiling {
   uint32_t units;  // that are sorted at all
@@ -61,32 +65,57 @@ struct SortedTiles {
 // A tile in shared memory, as it was read and as it is sorted.
 template <bool kWeighted>
 struct TileBuffers {
-  static constexpr int64_t kSynapseBytes = kWeighted ? 14 : 6;
+  static constexpr int64_t kSynapseBytes = kWeighted ? 10 : 6;
 
-  int32_t* read_targets;  // and their slices
-  int32_t* read_contributions;
+  int32_t* targets;  // and their slices
   int32_t* contributions;
-  uint16_t* targets;
+  uint16_t* sorted;   // with weights where each synapse was read, else its target
   uint32_t* cursors;  // of each slice: the next free place in the tile
 
   __device__ TileBuffers(void* memory, int64_t size)
-      : read_targets(static_cast<int32_t*>(memory)),
-        read_contributions(read_targets + size),
-        contributions(read_contributions + (kWeighted ? size : 0)),
-        targets(reinterpret_cast<uint16_t*>(contributions + (kWeighted ? size : 0))),
-        cursors(reinterpret_cast<uint32_t*>(targets + size)) {}
+      : targets(static_cast<int32_t*>(memory)),
+        contributions(targets + size),
+        sorted(reinterpret_cast<uint16_t*>(contributions + (kWeighted ? size : 0))),
+        cursors(reinterpret_cast<uint32_t*>(sorted + size)) {}
 
   static int64_t Bytes(int64_t size, int64_t slices) {
     return size * kSynapseBytes + slices * sizeof(uint32_t);
   }
 };
 
-// Copies whole vectors; what is behind the last element is not read.
-template <typename T>
-__device__ void CopyOut(const T* source, uint32_t count, T* destination) {
-  const uint32_t vectors = (count * sizeof(T) + 15) / 16;
-  for (uint32_t i = threadIdx.x; i < vectors; i += kThreads) {
-    reinterpret_cast<int4*>(destination)[i] = reinterpret_cast<const int4*>(source)[i];
+// Moves a vector to or from memory.
+template <int kWidth>
+__device__ void CopyVector(const int32_t* source, int32_t* destination) {
+  if constexpr (kWidth == 4) {
+    *reinterpret_cast<int4*>(destination) = *reinterpret_cast<const int4*>(source);
+  } else {
+    *destination = *source;
+  }
+}
+
+// Writes the sorted tile in whole vectors; what is behind the last synapse may be anything.
+template <bool kWeighted>
+__device__ void WriteTile(const TileBuffers<kWeighted>& buffers, uint32_t count,
+                          uint16_t* targets, int32_t* contributions) {
+  constexpr uint32_t kVector = kWeighted ? 4 : 8;
+  for (uint32_t place = threadIdx.x * kVector; place < count; place += kThreads * kVector) {
+    using Word = std::conditional_t<kWeighted, uint2, uint4>;
+    const Word sorted = *reinterpret_cast<const Word*>(buffers.sorted + place);
+    Word target = sorted;
+    if constexpr (kWeighted) {
+      alignas(Word) uint16_t from[kVector], located[kVector];
+      alignas(16) int32_t contribution[kVector];
+      *reinterpret_cast<Word*>(from) = sorted;
+#pragma unroll
+      for (uint32_t v = 0; v < kVector; ++v) {
+        const uint32_t here = place + v < count ? from[v] : from[0];
+        located[v] = static_cast<uint16_t>(buffers.targets[here]);
+        contribution[v] = buffers.contributions[here];
+      }
+      target = *reinterpret_cast<const Word*>(located);
+      CopyVector<kVector>(contribution, contributions + place);
+    }
+    *reinterpret_cast<Word*>(targets + place) = target;
   }
 }
 
@@ -106,16 +135,6 @@ __device__ inline uint32_t AddUpSlices(uint32_t* cursors, int slices, uint16_t* 
   }
   if (threadIdx.x == 0) offsets[slices] = static_cast<uint16_t>(total);
   return total;
-}
-
-// Moves a vector to or from shared memory.
-template <int kWidth>
-__device__ void CopyVector(const int32_t* source, int32_t* destination) {
-  if constexpr (kWidth == 4) {
-    *reinterpret_cast<int4*>(destination) = *reinterpret_cast<const int4*>(source);
-  } else {
-    *destination = *source;
-  }
 }
 
 // Reads the units [first, last) and counts the synapses in each slice. Returns whether a
@@ -138,9 +157,9 @@ __device__ bool ReadTile(const Events& events, int64_t first, int64_t last, int3
                       if constexpr (!kWeighted) unlike |= contributions[v] != common;
                     }
                     const int place = static_cast<int>(unit - first) * kWidth;
-                    CopyVector<kWidth>(located, buffers.read_targets + place);
+                    CopyVector<kWidth>(located, buffers.targets + place);
                     if constexpr (kWeighted) {
-                      CopyVector<kWidth>(contributions, buffers.read_contributions + place);
+                      CopyVector<kWidth>(contributions, buffers.contributions + place);
                     }
                   });
   return unlike;
@@ -151,17 +170,13 @@ template <int kWidth, bool kWeighted>
 __device__ void PlaceUnits(uint32_t units, const TileBuffers<kWeighted>& buffers) {
 #pragma unroll(4 / kWidth)
   for (uint32_t unit = threadIdx.x; unit < units; unit += kThreads) {
-    alignas(16) int32_t targets[kWidth], contributions[kWidth];
-    CopyVector<kWidth>(buffers.read_targets + unit * kWidth, targets);
-    if constexpr (kWeighted) {
-      CopyVector<kWidth>(buffers.read_contributions + unit * kWidth, contributions);
-    }
+    alignas(16) int32_t targets[kWidth];
+    CopyVector<kWidth>(buffers.targets + unit * kWidth, targets);
 #pragma unroll
     for (int v = 0; v < kWidth; ++v) {
       if (targets[v] < 0) continue;
       const uint32_t place = atomicAdd(buffers.cursors + (targets[v] >> kPlaceBits), 1u);
-      buffers.targets[place] = static_cast<uint16_t>(targets[v]);
-      if constexpr (kWeighted) buffers.contributions[place] = contributions[v];
+      buffers.sorted[place] = static_cast<uint16_t>(kWeighted ? unit * kWidth + v : targets[v]);
     }
   }
 }
@@ -183,8 +198,7 @@ __device__ bool SortTile(const Events& events, const Tiling& tiling, uint32_t ti
   PlaceUnits<Events::kWidth>(units, buffers);
   __syncthreads();
   const int64_t start = int64_t{tile} * tiling.tile_synapses;
-  CopyOut(buffers.targets, count, tiles.targets + start);
-  if constexpr (kWeighted) CopyOut(buffers.contributions, count, tiles.contributions + start);
+  WriteTile(buffers, count, tiles.targets + start, tiles.contributions + start);
   __syncthreads();  // the buffers are free again
   return unlike;
 }
@@ -211,24 +225,27 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
     for (uint32_t tile = blockIdx.x; tile < tiling.tiles; tile += gridDim.x) {
       unlike |= SortTile(events, tiling, tile, common, buffers, tiles);
     }
-    if constexpr (!kWeighted) {
-      unlike = __syncthreads_or(unlike);
-      if (threadIdx.x == 0) {
-        call.scratch.template Part<int32_t>(b, call.scratch.unlike)[blockIdx.x] = unlike;
-      }
+    const bool is_unlike = !kWeighted && __syncthreads_or(unlike);
+    if (threadIdx.x == 0) {
+      call.scratch.template Part<uint32_t>(b, call.scratch.findings)[blockIdx.x] =
+          (is_unlike ? kUnlike : 0) | (tiling.HasRest(events) ? kUnsorted : 0);
     }
   });
+}
+
+// Whether a block that sorted found any of these. Asked by all threads of a block after the sort.
+template <typename W>
+__device__ __forceinline__ bool HasFound(const Call<W>& call, int64_t b, uint32_t findings) {
+  const auto* const found = call.scratch.template Part<const uint32_t>(b, call.scratch.findings);
+  return __syncthreads_or(threadIdx.x < call.sort_blocks && (found[threadIdx.x] & findings) != 0);
 }
 
 // How many units the tiles hold that can be used: all or, where contributions without weights
 // differ, none. Asked by all threads of a block after the sort.
 template <typename W>
 __device__ uint32_t UsableUnits(const Tiling& tiling, const Call<W>& call, int64_t b) {
-  if constexpr (std::is_same_v<W, UnitWeight>) {
-    const int32_t* flags = call.scratch.template Part<const int32_t>(b, call.scratch.unlike);
-    if (__syncthreads_or(threadIdx.x < call.sort_blocks && flags[threadIdx.x])) return 0;
-  }
-  return tiling.units;
+  const bool are_unlike = std::is_same_v<W, UnitWeight> && HasFound(call, b, kUnlike);
+  return are_unlike ? 0 : tiling.units;
 }
 
 }  // namespace propagation

@@ -84,10 +84,25 @@ def spread(neurons):
     return ops.Neurons(**{name: values[place] for name, values in rows.items()})
 
 
+def plain_warps(operands):
+    """How many 128 neurons in a row share parameters that limit no fires, and do not rest."""
+    kind, countdown = (
+        numbers[: numbers.size // 128 * 128].reshape(-1, 128)
+        for numbers in (operands["neurons"].kind, operands["membranes"].countdown)
+    )
+    fire_limit = operands["neurons"].fire_limit
+    limit = fire_limit[np.minimum(kind[:, 0], fire_limit.size - 1)]
+    is_plain = (kind == kind[:, :1]).all(1) & (countdown == 0).all(1) & np.isin(limit, [0, LAST])
+    return np.count_nonzero(is_plain)
+
+
 def _membranes(rng, n):
+    """In every second stretch of the network nobody rests."""
+    potential = rng.normal(0, 5, n).astype(F)
+    countdown = rng.choice([0, 1, 2, LAST], n, p=[0.7, 0.1, 0.1, 0.1])
     return ops.Membranes(
-        potential=rng.normal(0, 5, n).astype(F),
-        countdown=rng.choice([0, 1, 2, LAST], n, p=[0.7, 0.1, 0.1, 0.1]).astype(np.uint16),
+        potential=potential,
+        countdown=np.where(np.arange(n) // 700 % 2 == 0, countdown, 0).astype(np.uint16),
         fire_count=rng.choice([0, 1, 2, 3, LAST], n).astype(np.uint16),
     )
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from bursts import KINDS, RULES, in_numpy, network, spread
+from bursts import KINDS, RULES, in_numpy, network, plain_warps, spread
 from helpers import (
     assert_same_bits,
     at,
@@ -473,6 +473,7 @@ def test_gpu_sorts_what_arrives(weights, kind, monkeypatch):
     # Of the last one, warps have several turns at their slice.
     for n, fan_out, num_kinds in ((1_500, 40, None), (300_001, 8, None), (600_001, 8, 11)):
         operands = draw(n, n, kind, weights=weights, fan_out=fan_out, num_kinds=num_kinds)
+        assert num_kinds is None or plain_warps(operands) > 100
         assert_gpu_equals_cpu(ops.BurstRules(power_neuron=n - 1, fatigue_area=1), operands)
 
 

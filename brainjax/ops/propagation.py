@@ -16,7 +16,7 @@ HANDLER = "BrainjaxPropagateSpikes"
 SORT_FROM_POST, SORT_FROM_SYNAPSES = 1 << 21, 1_300_000
 # What that takes as scratch: see the constants of the same names in propagation_call.cuh.
 _CHUNKS, _MAX_SORT_BLOCKS, _MAX_SORTED = 256, 512, 1 << 26
-_UNIT_TILE, _WEIGHTED_TILE = 1 << 14, 7680
+_UNIT_TILE, _WEIGHTED_TILE = 12800, 7680
 _SLICES, _MAX_SLICES, _MIN_SLICE, _MAX_SLICE = 256, 8192, 1 << 10, 1 << 14
 
 _INT32 = jnp.iinfo(jnp.int32)
