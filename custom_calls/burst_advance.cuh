@@ -9,6 +9,7 @@
 #include <cstdint>
 
 #include "burst_arrivals.cuh"
+#include "burst_candidates.cuh"
 #include "burst_core.h"
 #include "burst_own.cuh"
 #include "burst_staging.cuh"
@@ -164,7 +165,7 @@ __device__ __forceinline__ uint32_t AdvanceOwn(const BurstCall& call, const Burs
     // Reckoned for all, as hardly a warp has none: branches would take longer.
     counts_change |= state.BecomeIf(is_candidate && !tries, v, candidate.Stay(received.inputs[v]));
   }
-  counts_change |= may_fire != 0;  // as those that fire change theirs
+  counts_change |= may_fire != 0;  // written even if unchanged: to compare takes longer
   for (; may_fire != 0; may_fire &= may_fire - 1) {
     const int v = __ffs(may_fire) - 1;
     float input = 0.0f;

@@ -18,7 +18,7 @@ constexpr int kThreads = 512;
 constexpr int kBlocksPerMultiprocessor = 2;
 constexpr int kSumThreads = 1024, kSumBlocksPerMultiprocessor = 1;
 // Synapses that a block sorts at a time: at most so many that two blocks share the memory of a
-// multiprocessor that has much, and leave a third of it to the cache, through which rows are read.
+// multiprocessor that has much, and, of not too many slices, leave a third of it to the cache.
 constexpr int64_t kUnitTile = 12800, kWeightedTile = 7680, kMinTile = 1 << 10;
 // Shared memory that a kernel of the sort names itself, at most, and that each block takes besides.
 constexpr int64_t kStaticBytes = 1 << 12, kReservedBytes = 1 << 10;
@@ -29,6 +29,9 @@ constexpr int64_t kMaxSlices = 1 << 13;
 constexpr int kMinSliceBits = 10, kMaxSliceBits = 14;  // where scratch is for slices of 2^bits
 constexpr int kPlaceBits = 16;                          // of a target's place in its slice
 constexpr int64_t kSliceUnit = 4 * kWarp;               // slices are multiples of
+static_assert(kUnitTile % (4 * kWarp) == 0 && kWeightedTile % (4 * kWarp) == 0, "whole vectors");
+static_assert(kUnitTile < 1 << 16 && kWeightedTile < 1 << 16, "places in a tile have 16 bits");
+static_assert(kMaxSortBlocks <= kThreads, "a thread reads what one block has found");
 
 BRAINJAX_HOST_DEVICE constexpr int64_t MaxTile(bool weighted) {
   return weighted ? kWeightedTile : kUnitTile;

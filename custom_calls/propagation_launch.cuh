@@ -5,9 +5,9 @@
 // of targets, then add up one slice at a time in shared memory. Sums are integers: any order does.
 //
 // The kernels of one call overlap: each is set up, and may read what was there before the call,
-// while the one before it still runs; then it waits, and only then admits the next. A sort of rows
-// of one length is the first of its call: it overlaps with what came before, and reads nothing
-// until it has waited.
+// while the one before it still runs; then it waits, and only then admits the next, but for the one
+// that adds what was not sorted. A sort of rows of one length is the first of its call: it overlaps
+// with what came before, and reads nothing until it has waited.
 #ifndef BRAINJAX_PROPAGATION_LAUNCH_CUH_
 #define BRAINJAX_PROPAGATION_LAUNCH_CUH_
 

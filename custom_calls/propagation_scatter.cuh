@@ -152,19 +152,21 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
 template <typename Events, typename Body>
 __device__ __forceinline__ void ForEachRest(const Call<typename Events::Weight>& call,
                                             const Body& body) {
-  const auto may_have_rest = [&](int64_t b) { return HasFound(call, b, kUnlike | kUnsorted); };
-  ForEachWanted<Events>(call, may_have_rest, [&](int64_t b, const auto& problem,
+  const auto has_rest = [&](int64_t b) { return HasFound(call, b, kUnlike | kUnsorted); };
+  ForEachWanted<Events>(call, has_rest, [&](int64_t b, const auto& problem,
                                                  const Events& events) {
     const int64_t sorted = UsableUnits(Tiling::Of(events, call), call, b);
-    if (sorted < events.units()) body(b, problem, events, sorted);
+    body(b, problem, events, sorted);
   });
 }
 
-// Adds in memory what was not sorted.
+// Adds in memory what was not sorted. It admits the next kernel before it waits, as it mostly has
+// nothing to do: the kernel before it has admitted it when the first one of the call had ended, so
+// whoever starts now may read what that one left, and nothing else until it has waited.
 template <typename Events, typename Adder>
 __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
     RestKernel(const __grid_constant__ Call<typename Events::Weight> call) {
-  AdmitNextKernel();  // which waits for this one, and so for all that this one waits for
+  AdmitNextKernel();
   AwaitKernelBefore();
   ForEachRest<Events>(call, [&](int64_t b, const auto& problem, const Events& events,
                                 int64_t sorted) {

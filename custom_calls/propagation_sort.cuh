@@ -3,6 +3,7 @@
 #define BRAINJAX_PROPAGATION_SORT_CUH_
 
 #include <cstdint>
+#include <cstring>
 #include <type_traits>
 
 #include "propagation_call.cuh"
@@ -103,16 +104,16 @@ __device__ void WriteTile(const TileBuffers<kWeighted>& buffers, uint32_t count,
     const Word sorted = *reinterpret_cast<const Word*>(buffers.sorted + place);
     Word target = sorted;
     if constexpr (kWeighted) {
-      alignas(Word) uint16_t from[kVector], located[kVector];
+      uint16_t from[kVector], located[kVector];
       alignas(16) int32_t contribution[kVector];
-      *reinterpret_cast<Word*>(from) = sorted;
+      memcpy(from, &sorted, sizeof(sorted));
 #pragma unroll
       for (uint32_t v = 0; v < kVector; ++v) {
         const uint32_t here = place + v < count ? from[v] : from[0];
         located[v] = static_cast<uint16_t>(buffers.targets[here]);
         contribution[v] = buffers.contributions[here];
       }
-      target = *reinterpret_cast<const Word*>(located);
+      memcpy(&target, located, sizeof(target));
       CopyVector<kVector>(contribution, contributions + place);
     }
     *reinterpret_cast<Word*>(targets + place) = target;

@@ -54,10 +54,12 @@ def network(
 
 
 def _neurons(rng, n, kind):
-    threshold = F(-1e9) if kind == "all fire" else rng.normal(4, 6, n)
+    drawn = F(-1e9) if kind == "all fire" else rng.normal(4, 6, n)
+    threshold = np.broadcast_to(drawn, n).astype(F)
+    threshold[96::97] = np.nan  # who has one never fires
     return ops.Neurons(
         area=rng.integers(0, 3, n).astype(np.int32),
-        threshold=np.broadcast_to(threshold, n).astype(F),
+        threshold=threshold,
         threshold_limit=rng.choice([np.inf, 8, -1], n, p=[0.6, 0.3, 0.1]).astype(F),
         leak=rng.choice([0, 0.1, 0.5, 1, 10], n).astype(F),
         excitability=rng.choice([1, 0.999, 0.5, 0, -1], n, p=[0.5, 0.1, 0.2, 0.1, 0.1]).astype(F),
@@ -85,7 +87,10 @@ def spread(neurons):
 
 
 def plain_warps(operands):
-    """How many 128 neurons in a row share parameters that limit no fires, and do not rest."""
+    """The fire limits of 128 neurons in a row that share one which limits nothing, and do not rest.
+
+    One entry for each such row of neurons.
+    """
     kind, countdown = (
         numbers[: numbers.size // 128 * 128].reshape(-1, 128)
         for numbers in (operands["neurons"].kind, operands["membranes"].countdown)
@@ -93,7 +98,7 @@ def plain_warps(operands):
     fire_limit = operands["neurons"].fire_limit
     limit = fire_limit[np.minimum(kind[:, 0], fire_limit.size - 1)]
     is_plain = (kind == kind[:, :1]).all(1) & (countdown == 0).all(1) & np.isin(limit, [0, LAST])
-    return np.count_nonzero(is_plain)
+    return limit[is_plain]
 
 
 def _membranes(rng, n):

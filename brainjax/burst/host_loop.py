@@ -131,9 +131,13 @@ class HostLoop:
 
     def __del__(self):
         try:  # without modules, which may be gone when the interpreter ends
-            self._wait_for_the_last()
+            self._store()  # fails where nobody can tell whether a burst still uses the lists
+            try:
+                self._wait_for_the_last()
+            except Exception:  # a burst that failed said so when it was called
+                self._running = None  # and has ended
             self._lists.difference_update((self._injected, self._fired))
-        except Exception:  # a burst that failed said so when it was called
+        except Exception:
             pass
 
     def _store(self):
