@@ -1,7 +1,7 @@
 // A list of neurons in memory of the host, which a program reads, or writes, where it lies.
 //
-// What is transferred by XLA waits for streams, takes buffers and is copied once more; for a list of
-// a burst that takes longer than the burst.
+// What is transferred by XLA waits for streams, takes buffers and is copied once more; for a list
+// of a burst that takes longer than the burst.
 #ifndef BRAINJAX_HOST_LIST_H_
 #define BRAINJAX_HOST_LIST_H_
 

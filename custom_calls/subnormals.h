@@ -1,5 +1,5 @@
-// XLA's threads on a CPU take numbers too small to be normal for 0. What a kernel is to do with them
-// as GPUs and the engines that it follows do, it does while one of these lives.
+// XLA's threads on a CPU take numbers too small to be normal for 0. What a kernel is to do with
+// them as GPUs and the engines that it follows do, it does while one of these lives.
 #ifndef BRAINJAX_SUBNORMALS_H_
 #define BRAINJAX_SUBNORMALS_H_
 
