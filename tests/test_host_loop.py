@@ -149,7 +149,9 @@ donating = pytest.mark.skipif(not has_kernels(), reason="lists go through Python
 
 
 @donating
-@pytest.mark.parametrize("platform", ["cpu", pytest.param("gpu", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize(
+    "platform", ["cpu", pytest.param("gpu", marks=[pytest.mark.gpu, pytest.mark.unsanitized])]
+)
 @pytest.mark.parametrize("asks", [True, False])
 def test_an_interrupt_between_any_instructions_is_before_the_burst_or_after_it(platform, asks):
     """The state tells which, and the next burst goes on whether or not one asks."""
