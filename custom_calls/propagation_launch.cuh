@@ -130,8 +130,8 @@ cudaError_t StartSorted(const Launcher& launcher, Call<typename Events::Weight> 
   if (error != cudaSuccess) return error;
   error = StartRest<Events, std::conditional_t<kTold, MarkingAdder, SumAdder>>(launcher, call);
   if (kTold || call.batch.unit == 0.0f || error != cudaSuccess) return error;
-  return launcher.StartOverlapping(ScaleKernel<Events>, launcher.SortGrid(call.batch.size),
-                                   kThreads, 0, call);
+  return launcher.StartOverlapping(ScaleKernel<typename Events::Weight>,
+                                   launcher.SortGrid(call.batch.size), kThreads, 0, call);
 }
 
 // Cuts the scratch of a call into its parts. Returns whether there is enough.

@@ -147,17 +147,11 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
   }
 }
 
-// Calls body(b, problem, events, sorted) for each problem of which more units are there than were
-// sorted: few synapses, those beyond the scratch, or graded ones without weights.
-template <typename Events, typename Body>
-__device__ __forceinline__ void ForEachRest(const Call<typename Events::Weight>& call,
-                                            const Body& body) {
-  const auto has_rest = [&](int64_t b) { return HasFound(call, b, kUnlike | kUnsorted); };
-  ForEachWanted<Events>(call, has_rest, [&](int64_t b, const auto& problem,
-                                                 const Events& events) {
-    const int64_t sorted = UsableUnits(Tiling::Of(events, call), call, b);
-    body(b, problem, events, sorted);
-  });
+// Whether more units of a problem are there than were sorted: few synapses, those beyond the
+// scratch, or graded ones without weights. Asked by all threads of a block after the sort.
+template <typename W>
+__device__ __forceinline__ bool HasRest(const Call<W>& call, int64_t b) {
+  return HasFound(call, b, kUnlike | kUnsorted);
 }
 
 // Adds in memory what was not sorted. It admits the next kernel before it waits, as it mostly has
@@ -168,18 +162,21 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
     RestKernel(const __grid_constant__ Call<typename Events::Weight> call) {
   AdmitNextKernel();
   AwaitKernelBefore();
-  ForEachRest<Events>(call, [&](int64_t b, const auto& problem, const Events& events,
-                                int64_t sorted) {
+  const auto has_rest = [&](int64_t b) { return HasRest(call, b); };
+  ForEachWanted<Events>(call, has_rest, [&](int64_t b, const auto& problem,
+                                            const Events& events) {
+    const int64_t sorted = UsableUnits(Tiling::Of(events, call), call, b);
     events.ForGrid(sorted, [] {}, AdderOf<Adder>(call, problem, b));
   });
 }
 
 // Scales the sums of those problems to which something was added in memory.
-template <typename Events>
+template <typename W>
 __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
-    ScaleKernel(const __grid_constant__ Call<typename Events::Weight> call) {
+    ScaleKernel(const __grid_constant__ Call<W> call) {
   AwaitAndAdmit();
-  ForEachRest<Events>(call, [&](int64_t, const auto& problem, const Events&, int64_t) {
+  ForEachElement<false>(call, [&](int64_t b, const Propagation<W>& problem) {
+    if (!HasRest(call, b)) return;
     const int64_t threads = int64_t{gridDim.x} * kThreads;
     for (int64_t j = blockIdx.x * kThreads + threadIdx.x; j < problem.num_post; j += threads) {
       problem.sums[j] = ScaledBits(problem.sums[j], call.batch.unit);
