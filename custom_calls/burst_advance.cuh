@@ -252,7 +252,8 @@ __device__ __forceinline__ uint32_t AdvanceSeveral(const BurstCall& call,
   if constexpr (kByKind && Own::kAllExist) {
     uint32_t row;
     if (asked.ArePlain(problem.neurons, &row)) {
-      OwnCandidates<kWidth> state = asked.UnpackPlain(problem.neurons, rules.keeps_residues, row);
+      OwnCandidates<kWidth> state =
+          asked.UnpackPlain(problem.neurons, rules.keeps_residues, own, row);
       return AdvanceOwn(call, problem, own, state, collect(),
                         [&](uint32_t) { return Trial(problem, row, false); });
     }

@@ -57,11 +57,12 @@ struct OwnParameters {
 // What has been asked for of them.
 template <int kWidth, bool kByKind>
 struct AskedParameters {
-  Numbers<kWidth, uint16_t> kind;
+  Numbers<kWidth, uint16_t> kind{};
 
   template <typename Own>
-  __device__ __forceinline__ AskedParameters(const BurstNeurons& neurons, bool, const Own& own)
-      : kind(own.Ask(neurons.kind)) {}
+  __device__ __forceinline__ AskedParameters(const BurstNeurons& neurons, bool, const Own& own) {
+    if (neurons.num_kinds > 1) kind = own.Ask(neurons.kind);  // else all have the only row
+  }
 
   __device__ __forceinline__ void Unpack(const BurstNeurons& neurons, bool keeps_residues,
                                          OwnParameters<kWidth>* parameters) const {
@@ -166,22 +167,20 @@ struct AskedCandidates {
   }
 
   // As they are at the start of a burst, where that is so: the compiler leaves out what cannot be.
+  template <typename Own>
   __device__ __forceinline__ OwnCandidates<kWidth> UnpackPlain(const BurstNeurons& neurons,
-                                                               bool keeps_residues,
+                                                               bool keeps_residues, const Own& own,
                                                                uint32_t row) const {
     OwnCandidates<kWidth> candidates;
-    potential.Unpack(candidates.potential);
-    fire_count.Unpack(candidates.fire_count);
-    const bool resets = !keeps_residues && !neurons.accumulates[row];
-    if (resets) candidates.resets = (1u << kWidth) - 1;
 #pragma unroll
     for (int v = 0; v < kWidth; ++v) {
       candidates.parameters.threshold[v] = neurons.threshold[row];
       candidates.parameters.leak[v] = neurons.leak[row];
       candidates.parameters.fire_limit[v] = 0;  // as kUnlimited
+      candidates.parameters.accumulates[v] = keeps_residues || neurons.accumulates[row];
       candidates.countdown[v] = 0;
-      if (resets) candidates.potential[v] = 0.0f;
     }
+    Start(keeps_residues, own, &candidates);
     return candidates;
   }
 
@@ -192,17 +191,25 @@ struct AskedCandidates {
                                                           const Own& own) const {
     OwnCandidates<kWidth> candidates;
     parameters.Unpack(neurons, keeps_residues, &candidates.parameters);
-    potential.Unpack(candidates.potential);
     countdown.Unpack(candidates.countdown);
-    fire_count.Unpack(candidates.fire_count);
-    if (keeps_residues) return candidates;
+    Start(keeps_residues, own, &candidates);
+    return candidates;
+  }
+
+ private:
+  // Sets potentials, those that do not accumulate to 0, and counts of fires.
+  template <typename Own>
+  __device__ __forceinline__ void Start(bool keeps_residues, const Own& own,
+                                        OwnCandidates<kWidth>* candidates) const {
+    potential.Unpack(candidates->potential);
+    fire_count.Unpack(candidates->fire_count);
+    if (keeps_residues) return;
 #pragma unroll
     for (int v = 0; v < kWidth; ++v) {
-      if (!own.Exists(v) || candidates.parameters.accumulates[v]) continue;
-      candidates.potential[v] = 0.0f;
-      candidates.resets |= 1u << v;
+      if (!own.Exists(v) || candidates->parameters.accumulates[v]) continue;
+      candidates->potential[v] = 0.0f;
+      candidates->resets |= 1u << v;
     }
-    return candidates;
   }
 };
 

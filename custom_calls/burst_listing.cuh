@@ -44,8 +44,12 @@ __device__ __forceinline__ void CountFires(const BurstProblem& problem, uint32_t
                                            uint32_t fires) {
   static_assert((1 << kMinSpanBits) % (kWidth * kWarp) == 0, "no warp's neurons are in two spans");
   const uint32_t count = __reduce_add_sync(kAllLanes, __popc(fires));
+  // One lane does: the compiler would first add up what all lanes that are there bring.
   if (Lane() == 0 && count > 0) {
-    atomicAdd(problem.fire_counts + (first >> problem.span_bits), count);
+    asm volatile("red.global.add.u32 [%0], %1;" ::"l"(
+                     problem.fire_counts + (first >> problem.span_bits)),
+                 "r"(count)
+                 : "memory");
   }
   WriteFires<kWidth>(problem, first, fires);
 }

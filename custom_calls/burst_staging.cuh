@@ -73,13 +73,12 @@ struct AskedPart {
 
 // An entry of a part that is not empty: behind the last one, the last one again.
 struct Entry {
-  int32_t id, before;  // `before`: of the entry in front
+  int32_t id;
   float value;
 
   __device__ Entry(const ActiveSet& injected, const Part& part, uint32_t i) {
     const uint32_t place = min(i, part.end - 1);
     id = injected.indices[place];
-    before = injected.indices[max(place, part.begin + 1) - 1];
     value = injected.values[place];
   }
 };
@@ -102,10 +101,19 @@ struct Staging {
     if (Lane() < kNeurons / kBurstWord) touched[Lane()] = 0;
     __syncwarp();
     const uint32_t neurons = min(problem.NumNeurons() - first, uint32_t{kNeurons});
+    int32_t in_front = entry.id;  // of the entries of a turn
     for (uint32_t start = part.begin; start < part.end; start += kWarp) {
       const uint32_t i = start + Lane();
       if (start > part.begin) entry = Entry(problem.injected, part, i);
-      if (i < part.end) Add(problem.injected, first, neurons, i, part, entry);
+      int32_t before = __shfl_up_sync(kAllLanes, entry.id, 1);
+      const int32_t behind = __shfl_down_sync(kAllLanes, entry.id, 1);
+      if (Lane() == 0) before = in_front;
+      in_front = __shfl_sync(kAllLanes, entry.id, kWarp - 1);
+      const bool is_first = i == part.begin || before != entry.id;
+      const bool may_repeat = Lane() == kWarp - 1 || behind == entry.id;
+      if (i < part.end && is_first) {
+        Add(problem.injected, first, neurons, i, may_repeat ? part.end : i, entry);
+      }
     }
     __syncwarp();
     return true;
@@ -130,15 +138,14 @@ struct Staging {
   }
 
  private:
-  // The lane that finds the first entry of a neuron adds all of them, in the order given. What is
-  // listed may name no neuron of the warp, or none at all.
+  // The lane that finds the first entry of a neuron adds all of them, in the order given: those
+  // behind it, up to `end`, of its id. What is listed may name no neuron of the warp, or none.
   __device__ void Add(const ActiveSet& injected, uint32_t first, uint32_t neurons, uint32_t i,
-                      const Part& part, const Entry& entry) {
-    const bool is_first = i == part.begin || entry.before != entry.id;
+                      uint32_t end, const Entry& entry) {
     float sum = 0.0f + entry.value;
     const uint32_t place = static_cast<uint32_t>(entry.id) - first;  // too large if in front
-    if (!is_first || place >= neurons) return;
-    while (++i < part.end && injected.indices[i] == entry.id) sum += injected.values[i];
+    if (place >= neurons) return;
+    while (++i < end && injected.indices[i] == entry.id) sum += injected.values[i];
     sums[place] = sum;
     atomicOr(touched + place / kBurstWord, 1u << (place % kBurstWord));
   }
