@@ -79,6 +79,7 @@ __device__ Guess GuessBound(const Team& team, const Tiles<T>& tiles, TileRange r
       team_select::MaximaPerBlock<kStreamThreads>(team.size(), least, scratch.capacity);
   const bool likely = per_block > 0 && wanted * stride < 0.5f * max_candidates;
   team_select::ClearScratch(team, scratch);
+  team_select::FirstCandidates<kStreamThreads>::Clear(team, scratch);
   if (likely) {
     const int64_t begin = tiles.FirstOf(range), end = tiles.EndOf(range);
     uint32_t largest = 0;

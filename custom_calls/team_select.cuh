@@ -102,10 +102,20 @@ __device__ void PostCandidates(const Team& team, const Keys& block, uint32_t bou
   }
 }
 
-// The first candidates of this thread, asked for before it is known how many there are.
+// The first candidates of this thread, asked for before it is known how many there are: those that
+// are not there have key 0.
 template <int kThreads>
 struct FirstCandidates {
   uint2 of_thread[kFewValues<kThreads>];
+
+  // Before the barrier in front of the first list.
+  template <typename Team>
+  __device__ static void Clear(const Team& team, const TeamScratch& scratch) {
+    const uint32_t all = min(scratch.capacity, uint32_t{kFewValues<kThreads> * kThreads});
+    for (uint32_t i = team.rank() * kThreads + threadIdx.x; i < all; i += team.size() * kThreads) {
+      __stcg(scratch.candidates + i, make_uint2(0, 0));
+    }
+  }
 
   __device__ explicit FirstCandidates(const TeamScratch& scratch) {
 #pragma unroll
@@ -131,7 +141,7 @@ __device__ TeamThreshold FindAmongCandidates(const Team& team,
   Values<kFew> values;
 #pragma unroll
   for (int i = 0; i < kFew; ++i) {
-    values.of_thread[i] = threadIdx.x + i * kThreads < candidates ? first.of_thread[i].x : 0;
+    values.of_thread[i] = first.of_thread[i].x;
   }
   auto& warps = space.block.warps;
   Threshold found;
@@ -218,6 +228,7 @@ __device__ TeamThreshold SelectOfTeam(const Team& team, const Keys& block, uint3
   constexpr int kThreads = Keys::kThreads;
   const int per_block = MaximaPerBlock<kThreads>(team.size(), count, scratch.capacity);
   ClearScratch(team, scratch);
+  FirstCandidates<kThreads>::Clear(team, scratch);
   if (per_block > 0) PostMaxima(team, block.largest, per_block, space, scratch);
   team.Sync();
   Threshold bound{0, 0};
