@@ -14,9 +14,9 @@ from brainjax import burst, metrics, ops, simulation, timing
 # Bytes that a burst must move: of an injection, of a synapse that carries a spike, and of a
 # candidate, whose kind is read and whose state is read and written.
 _INJECTION, _SYNAPSE, _CANDIDATE = 8, 8, 18
-# Injected neurons fire, and nobody else ever gets near: a sum of weights is below 2^-8.
+# Injected neurons fire, and nobody else ever gets near: weights are whole numbers from 1 to 255, as
+# FEAGI's are, in units so small that sums are below 2^-6.
 _POTENTIAL, _THRESHOLD, _LEAK, _FRACTION_BITS = 2.0, 1.0, 0.25, 20
-_WEIGHT = 2.0**-_FRACTION_BITS
 _LOOP_BYTES = 2 * 10**9  # of the drives of one loop, at most
 _KEY = jax.random.key(0)  # from which a state is made; nothing is drawn
 
@@ -68,11 +68,12 @@ def network(num_neurons: int, fan_out: int, bursts: int, share: float, seed: int
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _rows(num_neurons, fan_out, key):
-    size = num_neurons * fan_out
+    size, (targets_key, weights_key) = num_neurons * fan_out, jax.random.split(key)
+    whole = jax.random.randint(weights_key, (size,), 1, 256, jnp.uint8)
     return ops.CompressedRows(
         indptr=jnp.arange(num_neurons + 1, dtype=jnp.int32) * fan_out,
-        indices=jax.random.randint(key, (size,), 0, num_neurons, jnp.int32),
-        weights=jnp.full(size, _WEIGHT, jnp.float32),
+        indices=jax.random.randint(targets_key, (size,), 0, num_neurons, jnp.int32),
+        weights=whole.astype(jnp.float32) * 2.0**-_FRACTION_BITS,
         fraction_bits=_FRACTION_BITS,
     )
 

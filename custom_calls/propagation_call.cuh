@@ -10,6 +10,7 @@
 #include "fan_out_events.cuh"
 #include "launch.h"
 #include "propagation.h"
+#include "propagation_reached.cuh"
 
 namespace brainjax {
 namespace propagation {
@@ -28,6 +29,7 @@ constexpr int64_t kSlices = 1 << 8;  // of the targets, unless these many would 
 constexpr int64_t kMaxSlices = 1 << 13;
 constexpr int kMinSliceBits = 10, kMaxSliceBits = 14;  // where scratch is for slices of 2^bits
 constexpr int kPlaceBits = 16;                          // of a target's place in its slice
+constexpr uint32_t kPlaceMask = (1u << kPlaceBits) - 1;
 constexpr int64_t kSliceUnit = 4 * kWarp;               // slices are multiples of
 static_assert(kUnitTile % (4 * kWarp) == 0 && kWeightedTile % (4 * kWarp) == 0, "whole vectors");
 static_assert(kUnitTile < 1 << 16 && kWeightedTile < 1 << 16, "places in a tile have 16 bits");
@@ -86,12 +88,15 @@ struct Slices {
   }
 };
 
+// Numbers that a sorted tile has beside its synapses: where each slice begins, and two more.
+BRAINJAX_HOST_DEVICE constexpr int64_t NumOffsets(int64_t slices) { return slices + 2; }
+
 // Scratch of one batch element, cut from a result buffer.
 struct Scratch {
   int32_t* words;
   int64_t stride;  // words of one batch element
   // Where each part starts.
-  int64_t firsts, totals, findings, tile_offsets, targets, contributions, end;
+  int64_t firsts, totals, findings, tile_offsets, synapses, highs, end;
   // What there is room for: synapses, and beginnings of slices in tiles.
   int64_t max_sorted, max_offsets;
   int max_slices;
@@ -112,14 +117,15 @@ struct Scratch {
     while (slice_bits < kMaxSliceBits && num_post > kSlices << slice_bits) ++slice_bits;
     max_slices = static_cast<int>(CeilDiv(num_post, int64_t{1} << slice_bits));
     max_sorted = tiles * most;
-    max_offsets = (tiles + kMaxSortBlocks) * (max_slices + 1);
+    max_offsets = (tiles + kMaxSortBlocks) * NumOffsets(max_slices);
     firsts = 2 * num_counted;
     totals = CeilDiv(3 * num_counted, 2) * 2;
     findings = totals + (num_counted > 0 ? 2 * kChunks : 0);
     tile_offsets = aligned(findings + kMaxSortBlocks);
-    targets = aligned(tile_offsets + CeilDiv(max_offsets, 2));
-    contributions = targets + aligned((max_sorted + most) / 2);
-    end = may_sort ? contributions + (weighted ? max_sorted + most : 0) : findings;
+    synapses = aligned(tile_offsets + CeilDiv(max_offsets, 2));
+    const int64_t words = max_sorted + most, halves = aligned(words / 2);
+    highs = synapses + (weighted ? words : halves);
+    end = may_sort ? highs + (weighted ? halves : 0) : findings;
   }
 
   // What CountRows leaves.
@@ -133,7 +139,7 @@ struct Scratch {
   void FitSort(const Slices& fitting, int64_t fitting_tile, int64_t blocks) {
     slices = fitting;
     tile = fitting_tile;
-    max_sorted = std::min(max_sorted, (max_offsets / (slices.count + 1) - blocks) * tile);
+    max_sorted = std::min(max_sorted, (max_offsets / NumOffsets(slices.count) - blocks) * tile);
   }
 
   // Reckons in bytes: the compiler would add words to those of an element, at each access anew.
@@ -143,33 +149,6 @@ struct Scratch {
                                 sizeof(int32_t) * (b * stride + part));
   }
 };
-
-// What tells who was reached, where that is asked. Synapses that are added up in memory add their
-// contributions to the low words of tallies, and 1 to the high words, whose carries do no harm:
-// whether a tally was touched is all they tell. Behind a sort there are the sums themselves, in
-// memory or where a block has added them up, and one bit for each target, clear at first, where a
-// sum of 0 may be of several contributions.
-struct Tallies {
-  unsigned long long* first;
-  int64_t stride;  // tallies of one batch element
-
-  __device__ unsigned long long* Of(int64_t b) const { return first + b * stride; }
-};
-
-struct Marks {
-  uint32_t* bits;
-  int64_t stride;  // words of one batch element
-
-  __device__ uint32_t* Of(int64_t b) const { return bits + b * stride; }
-};
-
-__device__ __forceinline__ bool IsCancelled(int32_t sum, int32_t added) {
-  return static_cast<uint32_t>(sum) + static_cast<uint32_t>(added) == 0;
-}
-
-__device__ __forceinline__ void Mark(uint32_t* bits, uint32_t target) {
-  atomicOr(bits + target / kWarp, 1u << (target % kWarp));
-}
 
 template <typename W>
 struct Call {

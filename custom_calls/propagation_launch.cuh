@@ -72,7 +72,9 @@ inline int SumBlocks(const Device& device) {
 inline Slices SlicesOf(const Device& device, int64_t num_post, int64_t most, int64_t taken) {
   const int64_t bytes = ShareOf(device, kSumBlocksPerMultiprocessor) - taken;
   const int64_t room = bytes / static_cast<int64_t>(sizeof(int32_t)) - kWarp;
-  return Slices::Of(num_post, most, SumBlocks(device), std::min(room, int64_t{1} << kPlaceBits));
+  // The spare words have places too.
+  const int64_t places = (int64_t{1} << kPlaceBits) - kWarp;
+  return Slices::Of(num_post, most, SumBlocks(device), std::min(room, places));
 }
 
 // Shared memory for the sums of a slice and the spare words behind them.

@@ -6,7 +6,7 @@
 #include <cstring>
 #include <type_traits>
 
-#include "propagation_call.cuh"
+#include "propagation_tiles.cuh"
 
 namespace brainjax {
 namespace propagation {
@@ -14,75 +14,6 @@ namespace propagation {
 // What a block that sorts finds: contributions without weights that differ, and that some units are
 // not sorted.
 constexpr uint32_t kUnlike = 1, kUnsorted = 2;
-
-// How the synapses of one batch element are cut into tiles. What is sorted has fewer than 2^31.
-struct Tiling {
-  uint32_t units;  // that are sorted at all
-  uint32_t tile_units;
-  uint32_t tiles;
-  uint32_t tile_synapses;
-
-  template <typename Events>
-  __device__ static Tiling Of(const Events& events, const Call<typename Events::Weight>& call) {
-    constexpr uint32_t kWidth = Events::kWidth;
-    const uint32_t most = static_cast<uint32_t>(call.scratch.tile) / kWidth;
-    if (events.units() * kWidth < call.sort_from) return {0, 1, 0, 0};
-    const uint32_t units =
-        static_cast<uint32_t>(min(events.units(), call.scratch.max_sorted / kWidth));
-    // Every block has as many tiles as the others.
-    const uint32_t turns = Up(units, call.sort_blocks * most);
-    const uint32_t share = Up(units, call.sort_blocks * turns * kWarp) * kWarp;
-    const uint32_t tile_units = max(share, static_cast<uint32_t>(kMinTile) / kWidth);
-    return {units, tile_units, Up(units, tile_units), tile_units * kWidth};
-  }
-
-  // Whether there are units that are not sorted.
-  template <typename Events>
-  __device__ bool HasRest(const Events& events) const {
-    return units < events.units();
-  }
-
-  static __device__ uint32_t Up(uint32_t a, uint32_t b) { return (a + b - 1) / b; }
-};
-
-// Where the sorted tiles of one batch element are in memory.
-struct SortedTiles {
-  uint16_t* offsets;  // of slice s in tile t: at t * (slices + 1) + s
-  uint16_t* targets;  // within their slices
-  int32_t* contributions;
-  Slices slices;
-
-  __device__ SortedTiles(const Scratch& scratch, int64_t b)
-      : offsets(scratch.Part<uint16_t>(b, scratch.tile_offsets)),
-        targets(scratch.Part<uint16_t>(b, scratch.targets)),
-        contributions(scratch.Part<int32_t>(b, scratch.contributions)),
-        slices(scratch.slices) {}
-
-  __device__ uint16_t* OffsetsOf(uint32_t tile) const {
-    return offsets + tile * (int64_t{slices.count} + 1);
-  }
-};
-
-// A tile in shared memory, as it was read and as it is sorted.
-template <bool kWeighted>
-struct TileBuffers {
-  static constexpr int64_t kSynapseBytes = kWeighted ? 10 : 6;
-
-  int32_t* targets;  // and their slices
-  int32_t* contributions;
-  uint16_t* sorted;   // with weights where each synapse was read, else its target
-  uint32_t* cursors;  // of each slice: the next free place in the tile
-
-  __device__ TileBuffers(void* memory, int64_t size)
-      : targets(static_cast<int32_t*>(memory)),
-        contributions(targets + size),
-        sorted(reinterpret_cast<uint16_t*>(contributions + (kWeighted ? size : 0))),
-        cursors(reinterpret_cast<uint32_t*>(sorted + size)) {}
-
-  static int64_t Bytes(int64_t size, int64_t slices) {
-    return size * kSynapseBytes + slices * sizeof(uint32_t);
-  }
-};
 
 // Moves a vector to or from memory.
 template <int kWidth>
@@ -94,29 +25,46 @@ __device__ void CopyVector(const int32_t* source, int32_t* destination) {
   }
 }
 
-// Writes the sorted tile in whole vectors; what is behind the last synapse may be anything.
-template <bool kWeighted>
-__device__ void WriteTile(const TileBuffers<kWeighted>& buffers, uint32_t count,
-                          uint16_t* targets, int32_t* contributions) {
-  constexpr uint32_t kVector = kWeighted ? 4 : 8;
+// Writes neighbours as one word.
+template <typename Word, typename T, int kCount>
+__device__ __forceinline__ void WriteWord(const T (&values)[kCount], T* destination) {
+  static_assert(sizeof(Word) == sizeof(values));
+  Word word;
+  memcpy(&word, values, sizeof(word));
+  *reinterpret_cast<Word*>(destination) = word;
+}
+
+// Writes sorted tile `tile`, several synapses at a time; what is behind its `count` synapses may be
+// anything.
+__device__ inline void WriteTile(const TileBuffers<false>& buffers, uint32_t, uint32_t count,
+                                 const SortedTiles<false>& tiles, int64_t start) {
+  constexpr uint32_t kVector = 8;
   for (uint32_t place = threadIdx.x * kVector; place < count; place += kThreads * kVector) {
-    using Word = std::conditional_t<kWeighted, uint2, uint4>;
-    const Word sorted = *reinterpret_cast<const Word*>(buffers.sorted + place);
-    Word target = sorted;
-    if constexpr (kWeighted) {
-      uint16_t from[kVector], located[kVector];
-      alignas(16) int32_t contribution[kVector];
-      memcpy(from, &sorted, sizeof(sorted));
+    *reinterpret_cast<uint4*>(tiles.synapses + start + place) =
+        *reinterpret_cast<const uint4*>(buffers.sorted + place);
+  }
+}
+
+__device__ inline void WriteTile(const TileBuffers<true>& buffers, uint32_t tile, uint32_t count,
+                                 const SortedTiles<true>& tiles, int64_t start) {
+  const TileForm form = TileForm::Of(*buffers.magnitudes);
+  if (threadIdx.x == 0) *tiles.FormOf(tile) = static_cast<uint16_t>(form.Code());
+  constexpr uint32_t kVector = 2;
+#pragma unroll 2
+  for (uint32_t place = threadIdx.x * kVector; place < count; place += kThreads * kVector) {
+    uint16_t from[kVector], highs[kVector];
+    uint32_t synapses[kVector];
+    const uint32_t pair = *reinterpret_cast<const uint32_t*>(buffers.sorted + place);
+    memcpy(from, &pair, sizeof(pair));
 #pragma unroll
-      for (uint32_t v = 0; v < kVector; ++v) {
-        const uint32_t here = place + v < count ? from[v] : from[0];
-        located[v] = static_cast<uint16_t>(buffers.targets[here]);
-        contribution[v] = buffers.contributions[here];
-      }
-      memcpy(&target, located, sizeof(target));
-      CopyVector<kVector>(contribution, contributions + place);
+    for (uint32_t v = 0; v < kVector; ++v) {
+      const uint32_t here = place + v < count ? from[v] : from[0];
+      const uint32_t written = form.Written(buffers.contributions[here]);
+      synapses[v] = written << kPlaceBits | (buffers.targets[here] & kPlaceMask);
+      highs[v] = static_cast<uint16_t>(written >> kPlaceBits);
     }
-    *reinterpret_cast<Word*>(targets + place) = target;
+    WriteWord<uint2>(synapses, tiles.synapses + start + place);
+    if (form.HasHighs()) WriteWord<uint32_t>(highs, tiles.highs + start + place);
   }
 }
 
@@ -139,12 +87,14 @@ __device__ inline uint32_t AddUpSlices(uint32_t* cursors, int slices, uint16_t* 
 }
 
 // Reads the units [first, last) and counts the synapses in each slice. Returns whether a
-// contribution is not `common`; that is asked where there are no weights.
+// contribution is not `common`; that is asked where there are no weights. Where there are, adds
+// the bits of all magnitudes to those of the tile.
 template <typename Events, bool kWeighted>
 __device__ bool ReadTile(const Events& events, int64_t first, int64_t last, int32_t common,
                          const Slices& slices, const TileBuffers<kWeighted>& buffers) {
   constexpr int kWidth = Events::kWidth;
   bool unlike = false;
+  uint32_t magnitudes = 0;
   events.ForBlock(first, last,
                   [&](int64_t unit, const int32_t(&targets)[kWidth],
                       const int32_t(&contributions)[kWidth]) {
@@ -155,7 +105,11 @@ __device__ bool ReadTile(const Events& events, int64_t first, int64_t last, int3
                       if (targets[v] < 0) continue;
                       located[v] = static_cast<int32_t>(slices.Locate(targets[v]));
                       atomicAdd(buffers.cursors + (located[v] >> kPlaceBits), 1u);
-                      if constexpr (!kWeighted) unlike |= contributions[v] != common;
+                      if constexpr (kWeighted) {
+                        magnitudes |= Magnitude(contributions[v]);
+                      } else {
+                        unlike |= contributions[v] != common;
+                      }
                     }
                     const int place = static_cast<int>(unit - first) * kWidth;
                     CopyVector<kWidth>(located, buffers.targets + place);
@@ -163,6 +117,10 @@ __device__ bool ReadTile(const Events& events, int64_t first, int64_t last, int3
                       CopyVector<kWidth>(contributions, buffers.contributions + place);
                     }
                   });
+  if constexpr (kWeighted) {
+    magnitudes = __reduce_or_sync(kAllLanes, magnitudes);
+    if (Lane() == 0) atomicOr(buffers.magnitudes, magnitudes);
+  }
   return unlike;
 }
 
@@ -186,10 +144,11 @@ __device__ void PlaceUnits(uint32_t units, const TileBuffers<kWeighted>& buffers
 template <typename Events, bool kWeighted>
 __device__ bool SortTile(const Events& events, const Tiling& tiling, uint32_t tile,
                          int32_t common, const TileBuffers<kWeighted>& buffers,
-                         const SortedTiles& tiles) {
+                         const SortedTiles<kWeighted>& tiles) {
   const uint32_t first = tile * tiling.tile_units;
   const uint32_t units = min(tiling.tile_units, tiling.units - first);
   for (int i = threadIdx.x; i < tiles.slices.count; i += kThreads) buffers.cursors[i] = 0;
+  if (threadIdx.x == 0) *buffers.magnitudes = 0;
   __syncthreads();
   const bool unlike =
       ReadTile(events, first, int64_t{first} + units, common, tiles.slices, buffers);
@@ -198,8 +157,7 @@ __device__ bool SortTile(const Events& events, const Tiling& tiling, uint32_t ti
   __syncthreads();
   PlaceUnits<Events::kWidth>(units, buffers);
   __syncthreads();
-  const int64_t start = int64_t{tile} * tiling.tile_synapses;
-  WriteTile(buffers, count, tiles.targets + start, tiles.contributions + start);
+  WriteTile(buffers, tile, count, tiles, int64_t{tile} * tiling.tile_synapses);
   __syncthreads();  // the buffers are free again
   return unlike;
 }
@@ -214,7 +172,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
   ForEachProblem<Events>(call, [&](int64_t b, const Propagation<W>& problem,
                                    const Events& events) {
     const Tiling tiling = Tiling::Of(events, call);
-    const SortedTiles tiles(call.scratch, b);
+    const SortedTiles<kWeighted> tiles(call.scratch, b);
     const TileBuffers<kWeighted> buffers(memory, call.scratch.tile);
     // A batch of one: all sums are those of this problem.
     if (call.adds_rest_first && tiling.HasRest(events)) ClearSums(call);

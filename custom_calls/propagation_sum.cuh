@@ -20,28 +20,59 @@ struct SliceMarks {
   __device__ void operator()(uint32_t target) const { Mark(marks, first + target); }
 };
 
+// Sorted synapses of one tile.
+struct SortedRange {
+  uint32_t place, length;
+  TileForm form;
+};
+
+// The length and the form of a range in one word, as lanes show them to each other.
+struct ShownRange {
+  static constexpr int kFormBits = 16;
+  static_assert(MaxTile(true) < 1 << 16 && MaxTile(false) < 1 << 16, "lengths have the others");
+
+  uint32_t word;
+
+  __device__ static ShownRange Of(const SortedRange& range) {
+    return {range.length << kFormBits | range.form.Code()};
+  }
+  __device__ ShownRange By(int lane) const { return {__shfl_sync(kAllLanes, word, lane)}; }
+  __device__ bool Has(uint32_t place) const { return word >= (place + 1) << kFormBits; }
+  __device__ TileForm Form() const { return TileForm(word & ((1u << kFormBits) - 1)); }
+};
+
 // Adds sorted synapses to the sums of a slice. With kMarked, marks where a sum is 0 afterwards.
 template <bool kWeighted, bool kMarked>
 struct SliceAdder {
-  const uint16_t* targets;
-  const int32_t* contributions;
+  const SortedTiles<kWeighted>& tiles;
   int32_t* sums;
   uint32_t spare;  // a word of this lane behind the sums
   SliceMarks mark;
 
   // Adds kAdded synapses, each at its place if it exists; all are asked for before the first is
-  // added. What does not exist adds 0 to the spare word: a branch would take longer.
+  // added. What does not exist adds 0 to the spare word: a branch would take longer. With kHalves,
+  // the high halves are apart.
+  template <bool kHalves>
   __device__ __forceinline__ void Add(const uint32_t (&places)[kAdded],
-                                      const bool (&exists)[kAdded]) const {
-    uint32_t onto[kAdded];
+                                      const bool (&exists)[kAdded],
+                                      const ShownRange (&ranges)[kAdded]) const {
+    uint32_t onto[kAdded], highs[kAdded];
     int32_t added[kAdded], before[kAdded];
 #pragma unroll
     for (int u = 0; u < kAdded; ++u) {
-      onto[u] = exists[u] ? targets[places[u]] : spare;
-      added[u] = !exists[u] ? 0 : kWeighted ? contributions[places[u]] : 1;
+      onto[u] = exists[u] ? tiles.synapses[places[u]] : spare;
+      highs[u] = kHalves && exists[u] ? tiles.highs[places[u]] : 0;
+      added[u] = exists[u];
     }
 #pragma unroll
-    for (int u = 0; u < kAdded; ++u) before[u] = atomicAdd(sums + onto[u], added[u]);
+    for (int u = 0; u < kAdded; ++u) {
+      if constexpr (kWeighted) {
+        added[u] = kHalves ? TileForm::OfHalves(onto[u], highs[u])
+                           : ranges[u].Form().Whole(onto[u]);
+        onto[u] &= kPlaceMask;
+      }
+      before[u] = atomicAdd(sums + onto[u], added[u]);
+    }
     if constexpr (kWeighted && kMarked) {
 #pragma unroll
       for (int u = 0; u < kAdded; ++u) {
@@ -50,47 +81,57 @@ struct SliceAdder {
     }
   }
 
-  // Each lane below `ranges` brings `length` synapses from `place` on, the others bring none. Adds
-  // the first 2^team_bits of each: so many lanes look after one range.
-  __device__ __forceinline__ void AddBeginnings(uint32_t place, uint32_t length, uint32_t ranges,
+  // Each lane below `ranges` brings a range. Adds the first 2^team_bits synapses of each: so many
+  // lanes look after one.
+  template <bool kHalves>
+  __device__ __forceinline__ void AddBeginnings(const SortedRange& range, uint32_t ranges,
                                                 int team_bits) const {
     const uint32_t teams = kWarp >> team_bits, team = Lane() >> team_bits;
     const uint32_t mine = Lane() & ((1u << team_bits) - 1);
+    const ShownRange shown = ShownRange::Of(range);
     for (uint32_t first = team; first - team < ranges; first += teams * kAdded) {
       uint32_t places[kAdded];
       bool exists[kAdded];
+      ShownRange theirs[kAdded];
 #pragma unroll
       for (int u = 0; u < kAdded; ++u) {
-        const int range = first + u * teams;  // of this warp: a turn is a part of it
-        places[u] = __shfl_sync(kAllLanes, place, range) + mine;
-        exists[u] = __shfl_sync(kAllLanes, length, range) > mine;
+        const int lane = first + u * teams;  // of this warp: a turn is a part of it
+        places[u] = __shfl_sync(kAllLanes, range.place, lane) + mine;
+        theirs[u] = shown.By(lane);
+        exists[u] = theirs[u].Has(mine);
       }
-      Add(places, exists);
+      Add<kHalves>(places, exists, theirs);
     }
   }
 
-  // Adds all synapses that the lanes bring, in equal shares.
-  __device__ __forceinline__ void AddEvenly(uint32_t place, uint32_t length) const {
-    const WarpRanges ranges(length);
-    const uint32_t shift = place - ranges.begin;
+  // Adds what the lanes bring behind that, in equal shares.
+  template <bool kHalves>
+  __device__ __forceinline__ void AddRest(const SortedRange& range, int team_bits) const {
+    const uint32_t beginning = min(range.length, 1u << team_bits);
+    const WarpRanges ranges(range.length - beginning);
+    const uint32_t shift = range.place + beginning - ranges.begin;
+    const ShownRange shown = ShownRange::Of(range);
     for (uint32_t x = Lane(); x - Lane() < ranges.total; x += kWarp * kAdded) {
       uint32_t places[kAdded];
       bool exists[kAdded];
+      ShownRange theirs[kAdded];
 #pragma unroll
       for (int u = 0; u < kAdded; ++u) {
         exists[u] = false;
         if (x - Lane() + u * kWarp >= ranges.total) continue;
         const uint32_t element = x + u * kWarp;
-        places[u] = __shfl_sync(kAllLanes, shift, ranges.Owner(element)) + element;
+        const int owner = ranges.Owner(element);
+        places[u] = __shfl_sync(kAllLanes, shift, owner) + element;
+        if constexpr (kWeighted) theirs[u] = shown.By(owner);
         exists[u] = element < ranges.total;
       }
-      Add(places, exists);
+      Add<kHalves>(places, exists, theirs);
     }
   }
 
   // Adds the synapses of a slice in all tiles: all warps of a block do. Almost all are at the
   // beginnings of their ranges, which need no search for the range of each.
-  __device__ __forceinline__ void AddTiles(const SortedTiles& tiles, int slice, uint32_t num_tiles,
+  __device__ __forceinline__ void AddTiles(int slice, uint32_t num_tiles,
                                            uint32_t tile_synapses) const {
     constexpr uint32_t kWarps = kSumThreads / kWarp;
     // As many lanes for a range as it has synapses on average.
@@ -102,16 +143,31 @@ struct SliceAdder {
     const uint32_t window = Tiling::Up(num_tiles, kWarps * turns);
     for (uint32_t t = threadIdx.x / kWarp * window; t < num_tiles; t += kWarps * window) {
       const uint32_t tile = t + Lane(), ranges = min(window, num_tiles - t);
-      uint32_t begin = 0, length = 0;
-      if (static_cast<uint32_t>(Lane()) < ranges) {
-        const uint16_t* offsets = tiles.OffsetsOf(tile) + slice;
-        begin = offsets[0];
-        length = offsets[1] - begin;
-      }
-      const uint32_t place = tile * tile_synapses + begin, beginning = min(length, 1u << team_bits);
-      AddBeginnings(place, length, ranges, team_bits);
-      AddEvenly(place + beginning, length - beginning);
+      const SortedRange range = static_cast<uint32_t>(Lane()) < ranges
+                                    ? RangeOf(slice, tile, tile_synapses)
+                                    : SortedRange{0, 0, TileForm(0)};
+      // Each form apart: hardly ever are there both.
+      AddRanges<false>(range, ranges, team_bits);
+      if constexpr (kWeighted) AddRanges<true>(range, ranges, team_bits);
     }
+  }
+
+ private:
+  template <bool kHalves>
+  __device__ __forceinline__ void AddRanges(SortedRange range, uint32_t ranges,
+                                            int team_bits) const {
+    if (range.form.HasHighs() != kHalves) range.length = 0;
+    if (!__any_sync(kAllLanes, range.length > 0)) return;
+    AddBeginnings<kHalves>(range, ranges, team_bits);
+    AddRest<kHalves>(range, team_bits);
+  }
+
+  __device__ __forceinline__ SortedRange RangeOf(int slice, uint32_t tile,
+                                                 uint32_t tile_synapses) const {
+    const uint16_t* const offsets = tiles.OffsetsOf(tile) + slice;
+    const uint32_t begin = offsets[0], length = offsets[1] - begin;
+    const TileForm form(kWeighted ? *tiles.FormOf(tile) : 0);
+    return {tile * tile_synapses + begin, length, form};
   }
 };
 
@@ -174,16 +230,15 @@ __device__ __forceinline__ void SumSlices(const Call<typename Events::Weight>& c
     if constexpr (!kWeighted) {
       if (num_tiles > 0) factor = static_cast<uint32_t>(Contribution(problem.Gain(0), W{}));
     }
-    const SortedTiles tiles(call.scratch, b);
+    const SortedTiles<kWeighted> tiles(call.scratch, b);
     for (int slice = blockIdx.x; slice < tiles.slices.count; slice += gridDim.x) {
       const uint32_t first = slice * tiles.slices.size;
       const uint32_t size = min(tiles.slices.size, problem.num_post - first);
       const SliceMarks mark{call.marks.Of(b), first};
       ClearSlice(sums, size);
       __syncthreads();
-      SliceAdder<kWeighted, kMarked>{
-          tiles.targets, tiles.contributions, sums, tiles.slices.size + Lane(), mark}
-          .AddTiles(tiles, slice, num_tiles, tiling.tile_synapses);
+      SliceAdder<kWeighted, kMarked>{tiles, sums, tiles.slices.size + Lane(), mark}.AddTiles(
+          slice, num_tiles, tiling.tile_synapses);
       __syncthreads();
       use(problem, SummedSlice{sums, first, size, factor, mark}, has_rest);
       __syncthreads();  // shared memory is free again

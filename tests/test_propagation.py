@@ -460,6 +460,34 @@ def test_gpu_divides_rows_of_any_length(sort, monkeypatch):
         assert_same_bits(on_gpu(call, synapses, active), (sums, scaled(sums, synapses)))
 
 
+@pytest.mark.gpu
+@each_layout
+@pytest.mark.parametrize("num_post", [1_025, 300_001])
+def test_gpu_sorts_contributions_of_any_width(layout, num_post, monkeypatch):
+    """For some tiles of a call 16 bits and a shift suffice, for others not: by one, or by many."""
+    monkeypatch.setattr(propagation, "SORT_FROM_POST", 0)
+    monkeypatch.setattr(propagation, "SORT_FROM_SYNAPSES", 1)
+    shape, rng = (4_000, 100), np.random.default_rng(num_post)
+    few = [-1, 0, 1]
+    choices = [
+        [0], few, [32_767, -32_767], [32_768, 0], [32_768, 1], [-32_768, 1], [65_535, -65_535],
+        np.multiply(few, 2**30), [-(2**31)], [-(2**31), 2**16], [2**30 + 2**7, -(2**7)],
+    ]  # fmt: skip
+    # Tiles have a thousand synapses at least, of 10 rows or so.
+    weights = np.concatenate(
+        [rng.choice(choices[block % len(choices)], (40, 100)) for block in range(100)]
+    ).astype(np.float32)
+    indices = rng.integers(0, num_post, shape)
+    synapses = fixed_fan_out(indices, num_post, weights, fraction_bits=0)
+    if layout == "compressed":
+        indptr = np.arange(shape[0] + 1) * shape[1]
+        flat = indices.ravel(), num_post, weights.ravel()
+        synapses = compressed_rows(indptr, *flat, fraction_bits=0)
+    active = drawn_set(shape[0], shape[0], shape[0])
+    got = on_gpu(jax.jit(functools.partial(both, num_post=num_post)), synapses, active)
+    assert_same_bits(got, expected_both(synapses, active, num_post))
+
+
 def batch_of(layout, size):
     """Networks and active sets of equal shapes."""
     shape = (30, 9, 7)

@@ -223,7 +223,7 @@ def scratch_words(synapses: SparseRows, active: ActiveSet, num_post: int, may_so
         slice_size = _MIN_SLICE
         while slice_size < _MAX_SLICE and num_post > _SLICES * slice_size:
             slice_size *= 2
-        offsets = (tiles + _MAX_SORT_BLOCKS) * (-(-num_post // slice_size) + 1)
+        offsets = (tiles + _MAX_SORT_BLOCKS) * (-(-num_post // slice_size) + 2)
         words += _MAX_SORT_BLOCKS + -(-offsets // 2) + (tiles + 1) * tile // 2
         words += weighted * (tiles + 1) * tile
     return words + 16 - words % 4  # each part starts at a multiple of 16 bytes
