@@ -11,6 +11,8 @@ namespace brainjax {
 namespace propagation {
 
 constexpr int kAdded = 8;  // synapses that a lane asks for before it adds the first
+constexpr int kMinTeamBits = 3;  // at least so many lanes, as a power of two, look after a range
+static_assert((kWarp >> kMinTeamBits) * kAdded <= kWarp, "no lane has a range behind the last");
 
 // Marks targets of a slice.
 struct SliceMarks {
@@ -95,7 +97,7 @@ struct SliceAdder {
       ShownRange theirs[kAdded];
 #pragma unroll
       for (int u = 0; u < kAdded; ++u) {
-        const int lane = first + u * teams;  // of this warp: a turn is a part of it
+        const int lane = first + u * teams;
         places[u] = __shfl_sync(kAllLanes, range.place, lane) + mine;
         theirs[u] = shown.By(lane);
         exists[u] = theirs[u].Has(mine);
@@ -136,7 +138,7 @@ struct SliceAdder {
     constexpr uint32_t kWarps = kSumThreads / kWarp;
     // As many lanes for a range as it has synapses on average.
     const uint32_t slices = tiles.slices.count;
-    int team_bits = 2;
+    int team_bits = kMinTeamBits;
     while (team_bits < 5 && slices << team_bits < tile_synapses) ++team_bits;
     // Whole turns of equal size for all warps.
     const uint32_t turns = Tiling::Up(max(num_tiles, 1u), kWarps * kWarp);

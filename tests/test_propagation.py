@@ -461,6 +461,20 @@ def test_gpu_divides_rows_of_any_length(sort, monkeypatch):
 
 
 @pytest.mark.gpu
+@each_kind
+def test_gpu_sorts_few_synapses_for_many_slices(kind, monkeypatch):
+    """Fewer of a tile for each slice than lanes could look after."""
+    num_post = 15_000_003
+    monkeypatch.setattr(propagation, "SORT_FROM_SYNAPSES", 1)
+    synapses = drawn_synapses("fixed", kind, (3_000, num_post, 101), fraction_bits=14)
+    call = jax.jit(functools.partial(both, num_post=num_post))
+    for count in (7, 2_500):
+        active = drawn_set(3_000, count, 3_000)
+        expected = expected_both(synapses, active, num_post)
+        assert_same_bits(on_gpu(call, synapses, active), expected)
+
+
+@pytest.mark.gpu
 @each_layout
 @pytest.mark.parametrize("num_post", [1_025, 300_001])
 def test_gpu_sorts_contributions_of_any_width(layout, num_post, monkeypatch):
