@@ -92,17 +92,29 @@ struct LaunchSize {
   int64_t shared_bytes;  // that a block asks for beside those the kernel names
 };
 
+// Lets a kernel ask for so many bytes of shared memory. How many it may ask for is a property of
+// the kernel, for all threads and for what has been captured: it is raised to all that there is,
+// and never lowered.
+template <typename Kernel>
+cudaError_t AllowSharedMemory(Kernel* kernel, int64_t bytes) {
+  cudaFuncAttributes now;
+  cudaError_t error = cudaFuncGetAttributes(&now, kernel);
+  if (error != cudaSuccess || now.maxDynamicSharedSizeBytes >= bytes) return error;
+  const Device* device = nullptr;
+  error = FindDevice(&device);
+  if (error != cudaSuccess) return error;
+  const int all = device->shared_memory - static_cast<int>(now.sharedSizeBytes);
+  if (bytes > all) return cudaErrorLaunchOutOfResources;
+  return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, all);
+}
+
 // Starts a kernel, with at most one attribute.
 template <typename... Parameters, typename... Arguments>
 cudaError_t StartKernel(cudaStream_t stream, const LaunchSize& size,
                         std::optional<cudaLaunchAttribute> attribute,
                         void (*kernel)(Parameters...), const Arguments&... arguments) {
-  if (size.shared_bytes > 0) {
-    const cudaError_t error =
-        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                             static_cast<int>(size.shared_bytes));
-    if (error != cudaSuccess) return error;
-  }
+  const cudaError_t error = AllowSharedMemory(kernel, size.shared_bytes);
+  if (error != cudaSuccess) return error;
   cudaLaunchConfig_t config = {};
   config.gridDim = size.grid;
   config.blockDim = dim3(size.threads);

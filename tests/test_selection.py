@@ -258,6 +258,20 @@ def test_every_count_of_a_block_on_the_gpu(num_rows, num_neurons, kind, dtype):
     assert_same_bits(jax.jit(choose)(scores, counts), np.stack(expected))
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("sizes", [(15_999, 14_001), (14_001, 15_999)])
+def test_rows_of_two_sizes_in_one_loop_on_the_gpu(sizes):
+    """What one kernel asks for of shared memory is nothing to another call of it."""
+    rng = np.random.default_rng(0)
+    rows = [rng.standard_normal((40, n)).astype(np.float32) for n in sizes]
+
+    def both(pair):
+        return [select(row, 100, "kernel").indices for row in pair]
+
+    chosen = jax.jit(functools.partial(jax.lax.map, both))(rows)
+    assert_same_bits(chosen, [np.stack([best(row, 100) for row in each]) for each in rows])
+
+
 @each_backend
 def test_ties_go_to_the_lowest_index(backend):
     scores = jnp.array([1.0, 3.0, 2.0, 2.0, 2.0, 0.0])
