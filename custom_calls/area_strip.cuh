@@ -143,7 +143,7 @@ __device__ void SumStrip(const AreaRound& round, const AreaPlan& plan, const Are
       const bool exists = space.fibers[f].is_open && term.row >= 0;
       single.Load(WeightsOf<W>(round, f, strip.b) + term.row * round.num_post + column, exists,
                   left);
-      single_value = term.value;
+      single_value = exists ? term.value : 0.0f;  // which may be infinite
     }
     // Thread c adds the columns c, c + kThreads ... of all fibers, in their order.
     int next_single = 0;

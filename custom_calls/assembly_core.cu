@@ -31,7 +31,7 @@ TeamPlan ChooseTeam(const AreaRound& round, const Device& device) {
   TeamPlan plan = {};
   plan.is_cluster = has_clusters ? n <= (round.batch > 1 ? kLargeArea : kSmallArea)
                                  : n <= kLargestStrip && round.batch >= device.multiprocessors;
-  int64_t blocks = device.multiprocessors;
+  int64_t blocks = std::min(device.multiprocessors, kMaxTeam);
   if (plan.is_cluster) {
     const auto narrow_enough = [&](int64_t size) {
       const bool busy = size * round.batch >= 2 * device.multiprocessors;

@@ -126,7 +126,8 @@ struct AreaOperands {
   bool Fit(const AreaRound& round) {
     const int64_t winners = round.batch * round.k, neurons = round.batch * round.num_post;
     const int64_t switches = round.batch * round.num_fibers;
-    return Holds(old_indices, winners) && Holds(old_values, winners) &&
+    return 0 < round.k && round.k <= round.num_post &&
+           Holds(old_indices, winners) && Holds(old_values, winners) &&
            Holds(old_counts, round.batch) && Holds(is_fixed, round.batch) &&
            Holds(is_open, switches) && Holds(is_plastic, switches) && Holds(betas, switches) &&
            Holds(w_maxes, switches) && Holds(last_inputs, neurons) && Holds(*indices, winners) &&

@@ -77,7 +77,7 @@ struct Propagation {
     if (!HasRow(row)) return {0, 0};
     if (indptr == nullptr) return {row * fan_out, fan_out};
     const int64_t first = Clip(indptr[row], 0);
-    return {first, Clip(indptr[row + 1], first) - first};
+    return {first, Clip(indptr[int64_t{row} + 1], first) - first};
   }
 
   BRAINJAX_HOST_DEVICE float Gain(int64_t place) const {

@@ -57,7 +57,7 @@ ffi::Error SelectLarge(cudaStream_t stream, const SelectionProblem<T>& problem, 
   };
   int64_t room = std::min(free / (2 * blocks), kMaxRoom) / kStreamThreads * kStreamThreads;
   while (room > 0 && bytes(room) > shared_memory) room -= kStreamThreads;
-  if (room == 0) return TooLittleScratch();
+  if (room <= 0) return TooLittleScratch();
   const LaunchSize size{static_cast<unsigned>(blocks), kStreamThreads, bytes(room)};
   return StatusOf(kName, StartKernel(stream, size, AllTogether(), SelectStreaming<T, GridTeam>,
                                      problem, static_cast<uint32_t>(room)));

@@ -42,6 +42,25 @@ def test_closed_fibers_learn_nothing(backend, closed):
         assert not inputs.any()
 
 
+def sends_infinity_through_a_closed_fiber():
+    operands = area(14, fibers=2)
+    stimulus, population = operands["senders"]
+    stimulus = stimulus.replace(values=np.full_like(stimulus.values, np.inf))
+    return operands | {"senders": (stimulus, population), "is_open": jnp.array([False, True])}
+
+
+@each_backend
+def test_closed_fibers_carry_nothing(backend):
+    operands = sends_infinity_through_a_closed_fiber()
+    assert_same_bits(advance(operands, backend), definition(operands))
+
+
+@pytest.mark.gpu
+def test_cuda_closed_fibers_carry_nothing():
+    operands = sends_infinity_through_a_closed_fiber()
+    assert_same_bits(advance(operands, "kernel"), on_cpu(definition, operands))
+
+
 @each_backend
 def test_a_fixed_area_keeps_its_winners_and_its_fibers_learn(backend):
     operands = {**area(4, fibers=2), "is_fixed": jnp.asarray(True)}
@@ -74,10 +93,25 @@ def test_runners_up_are_listed(backend):
     assert result[2].values.sum() == K - 4
 
 
-def test_one_call_for_a_whole_area_on_cuda():
-    lowered = advance.trace(area(10), "auto").lower(lowering_platforms=("cuda",))
-    if "cuda" in ops.backend.platforms_with(HANDLER):
-        assert lowered.as_text().count("stablehlo.custom_call @brainjax") == 1
+def calls_on_cuda(operands, k):
+    lowered = advance.trace(operands, "auto", k).lower(lowering_platforms=("cuda",))
+    return lowered.as_text().count("stablehlo.custom_call @brainjax")
+
+
+@pytest.mark.skipif("cuda" not in ops.backend.platforms_with(HANDLER), reason="no CUDA kernels")
+@pytest.mark.parametrize(
+    ("post", "k", "calls"),
+    [(POST, K, 1), (2**18, 512, 1), (2**18, 2**18, 5), (4_096, 4_096, 1), (2**18 + 8, 9, 5)],
+)
+def test_one_call_for_an_area_that_blocks_of_any_gpu_can_hold(post, k, calls):
+    assert calls_on_cuda(jax.eval_shape(lambda: area(10, post=post, k=k, fibers=2)), k) == calls
+
+
+@each_backend
+@pytest.mark.parametrize("k", [0, POST + 1])
+def test_a_number_of_winners_that_cannot_be_is_refused(backend, k):
+    with pytest.raises(ValueError, match=rf"k must be in 1\.\.neurons={POST}; got {k}"):
+        advance(area(12, k=k), backend, k)
 
 
 def test_weights_and_senders_must_match():

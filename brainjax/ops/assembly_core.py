@@ -11,12 +11,14 @@ from brainjax.ops import active_set, backend as backends
 from brainjax.ops.accumulation import KERNEL_DTYPES, accumulate_rows
 from brainjax.ops.active_set import ActiveSet
 from brainjax.ops.potentiation import potentiate
-from brainjax.ops.selection import select_winners
+from brainjax.ops.selection import check_winners, select_winners
 
 HANDLER = "BrainjaxAssemblyCore"
 
 # What a kernel takes: fibers in its parameters; senders listed, and neurons, in its shared memory.
 MAX_FIBERS, MAX_SENDERS, MAX_NEURONS = 16, 4096, 1 << 18
+# Of that, for lists and sums of a block: as much as any GPU has that has 99 KiB.
+_MAX_BLOCK_BYTES = 54 * 1024
 
 Round = tuple[tuple[Array, ...], Array, ActiveSet]  # weights, inputs, winners
 
@@ -85,6 +87,7 @@ def assembly_core(
             "weights must be one matrix for each of the senders, at least one; "
             f"got {len(weights)} for {len(senders)}"
         )
+    check_winners(k, weights[0].shape[1])
     operands = (
         tuple(weights),
         tuple(senders),
@@ -159,15 +162,28 @@ def _either(condition, one, other):
 def _fits_one_kernel(weights, senders, winners, k):
     """Whether a kernel takes these operands: no runners-up, one type of weights, few enough."""
     dtypes = {matrix.dtype for matrix in weights}
-    listed = sum(sender.indices.shape[0] for sender in senders)
+    num_post = weights[0].shape[1]
+    listed = [sender.indices.shape[0] for sender in senders]
     return (
         winners.indices.shape[0] == k
         and len(dtypes) == 1
         and dtypes <= {jnp.dtype(dtype) for dtype in KERNEL_DTYPES}
         and len(weights) <= MAX_FIBERS
-        and listed <= MAX_SENDERS
-        and weights[0].shape[1] <= MAX_NEURONS
+        and sum(listed) <= MAX_SENDERS
+        and num_post <= MAX_NEURONS
+        and _block_bytes(listed, k, num_post) <= _MAX_BLOCK_BYTES
     )
+
+
+def _block_bytes(listed, k, num_post):
+    """Shared memory for senders, winners, sums and posts, by a lone block, a cluster or a grid."""
+    senders = sum(-(-size // 128) * 128 for size in listed)  # of each fiber, whole turns
+    fewest = 1 if num_post <= 4096 else 8 if num_post <= 1 << 15 else 40
+    sizes = []
+    for blocks in (fewest, 1 if fewest == 1 else 188):  # how many there are, the GPU decides
+        width = -(-num_post // blocks)
+        sizes.append(8 * (senders + min(k, width)) + 4 * width + 124 * blocks)
+    return max(sizes)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))

@@ -11,9 +11,9 @@ from brainjax.ops.active_set import ActiveSet
 
 HANDLER = "BrainjaxSelectWinners"
 
-# Scores of a row that a block of any GPU holds, and all blocks of one with 28 multiprocessors that
+# Scores of a row that a block of any GPU holds, and all blocks of one with 10 multiprocessors that
 # have 99 KiB of shared memory each.
-_ALONE_IN_ANY_BLOCK, _HELD_BY_ANY_GRID = 12 * 1024, 448 * 1024
+_ALONE_IN_ANY_BLOCK, _HELD_BY_ANY_GRID = 12 * 1024, 128 * 1024
 
 # Kernels exist for potentials and for counts of arriving spikes.
 _KERNEL_DTYPES = ("float32", "bfloat16", "uint8", "uint16", "int32")
@@ -68,8 +68,7 @@ def select_winners(
         Bengio et al. (2013), arXiv:1308.3432.
     """
     num_neurons = scores.shape[0]
-    if not 1 <= k <= num_neurons:
-        raise ValueError(f"k must be in 1..neurons={num_neurons}; got {k}")
+    check_winners(k, num_neurons)
     if not 0 <= runners_up <= num_neurons - k:
         raise ValueError(f"runners_up must be in 0..neurons-k={num_neurons - k}; got {runners_up}")
     firing = jnp.asarray(firing)
@@ -154,6 +153,12 @@ def _largest(scores, count, capacity, backend):
         kernel=functools.partial(_largest_kernel, capacity=capacity),
         unsupported=None if scores.dtype.name in _KERNEL_DTYPES else f"scores are {scores.dtype}",
     )
+
+
+def check_winners(k: int, num_neurons: int) -> None:
+    """Raise ValueError if k of so many neurons cannot win."""
+    if not 1 <= k <= num_neurons:
+        raise ValueError(f"k must be in 1..neurons={num_neurons}; got {k}")
 
 
 def _largest_reference(scores, count, *, capacity):
