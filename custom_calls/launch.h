@@ -97,6 +97,7 @@ struct LaunchSize {
 // and never lowered.
 template <typename Kernel>
 cudaError_t AllowSharedMemory(Kernel* kernel, int64_t bytes) {
+  if (bytes == 0) return cudaSuccess;
   cudaFuncAttributes now;
   cudaError_t error = cudaFuncGetAttributes(&now, kernel);
   if (error != cudaSuccess || now.maxDynamicSharedSizeBytes >= bytes) return error;
