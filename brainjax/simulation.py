@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from rich import progress as rich_progress
 
@@ -163,11 +164,17 @@ def _run_chunks(
         state, kept = _run_chunk(
             step, config, params, state, now, record, axes, None if drive_varies else length
         )
-        records.append(jax.device_get(kept))
+        records.append(jax.device_get(jax.tree.map(_plain, kept)))
         advance(length)
     if record is None:
         return state, None
     return state, jax.tree.map(lambda *chunks: np.concatenate(chunks), *records)
+
+
+def _plain(recorded):
+    """Of keys, which NumPy has no type for, their data."""
+    is_key = jnp.issubdtype(recorded.dtype, jax.dtypes.prng_key)
+    return jax.random.key_data(recorded) if is_key else recorded
 
 
 def _slice(drive, start, length):

@@ -112,6 +112,31 @@ def test_entries_beyond_the_last_row_are_ignored(backend):
 
 
 @each_backend
+def test_ids_that_name_no_row_are_ignored(backend):
+    """Whatever they would send, and in the gradient as well."""
+    weights = jnp.arange(1.0, 13).reshape(4, 3)
+    values = jnp.array([jnp.inf, 2.0, jnp.nan])
+    active = ops.ActiveSet(jnp.array([-1, 0, 9]), values, jnp.int32(3))
+    np.testing.assert_array_equal(accumulate(weights, active, backend), 2 * weights[0])
+
+    def total(weights, values):
+        return ops.accumulate_rows(weights, active.replace(values=values), backend=backend).sum()
+
+    weights_bar, values_bar = jax.grad(total, (0, 1))(weights, values)
+    np.testing.assert_array_equal(weights_bar, 2.0 * (np.arange(4) == 0)[:, None] * np.ones(3))
+    np.testing.assert_array_equal(values_bar, [0, weights[0].sum(), 0])
+
+
+@pytest.mark.parametrize("backend", ["reference", "auto"])
+@pytest.mark.parametrize(("num_pre", "capacity"), [(4, 0), (0, 3), (0, 0)])
+def test_without_rows_or_room_nothing_arrives(num_pre, capacity, backend):
+    active, weights = ops.active_set.empty(num_pre, capacity), jnp.ones((num_pre, 3))
+    np.testing.assert_array_equal(accumulate(weights, active, backend), np.zeros(3))
+    weights_bar = jax.grad(lambda w: accumulate(w, active, backend).sum())(weights)
+    np.testing.assert_array_equal(weights_bar, np.zeros((num_pre, 3)))
+
+
+@each_backend
 def test_a_closed_gate_sends_nothing(backend):
     weights = jnp.full((20, 4), jnp.nan)
     gated = ops.active_set.gate(ops.active_set.from_indices([3, 4], 20), False)

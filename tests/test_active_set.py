@@ -45,6 +45,17 @@ def test_from_indices_errors(ids, capacity, message):
         active_set.from_indices(ids, 9, capacity)
 
 
+@pytest.mark.parametrize("ids", [[1.7, 2.2], np.array([True, False])])
+def test_ids_are_integers(ids):
+    with pytest.raises(TypeError, match="indices must be integers"):
+        active_set.from_indices(ids, 5)
+
+
+def test_ids_that_name_nobody_are_in_no_dense_array():
+    active = active_set.ActiveSet(np.array([-1, 1, 5]), np.ones(3, np.float32), np.int32(3))
+    np.testing.assert_array_equal(active_set.to_dense(active, 3), [0, 1, 0])
+
+
 @given(arrays(np.float32, 12, elements=st.sampled_from([0.0, 0.0, 1.0, -2.0, 0.5])))
 def test_dense_round_trip(activity):
     active = active_set.from_dense(jnp.asarray(activity))

@@ -54,6 +54,12 @@ def test_closed_fibers_carry_nothing(backend):
     operands = sends_infinity_through_a_closed_fiber()
     assert_same_bits(advance(operands, backend), definition(operands))
 
+    def total(weights):
+        changed, inputs, _ = advance(operands | {"weights": weights}, backend)
+        return inputs.sum() + sum(matrix.sum() for matrix in changed)
+
+    assert all(jnp.isfinite(bar).all() for bar in jax.grad(total)(operands["weights"]))
+
 
 @pytest.mark.gpu
 def test_cuda_closed_fibers_carry_nothing():
@@ -105,6 +111,33 @@ def calls_on_cuda(operands, k):
 )
 def test_one_call_for_an_area_that_blocks_of_any_gpu_can_hold(post, k, calls):
     assert calls_on_cuda(jax.eval_shape(lambda: area(10, post=post, k=k, fibers=2)), k) == calls
+
+
+@each_backend
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"beta": jnp.full(2, 0.003)}, "beta must be 0, above 2"),
+        (
+            dict.fromkeys(("is_open", "is_plastic"), jnp.ones(1, bool))
+            | dict.fromkeys(("beta", "w_max"), jnp.ones(1)),
+            r"is_open must be of 2 fibers; got shape \(1,\)",
+        ),
+        ({"winners": ops.active_set.empty(POST, K - 1)}, f"winners must have room for k={K}"),
+    ],
+)
+def test_operands_that_do_not_fit_are_refused(changes, message, backend):
+    operands = area(13, fibers=2, dtype=jnp.bfloat16) | changes
+    with pytest.raises(ValueError, match=message):
+        ops.assembly_core(k=K, backend=backend, **operands)
+
+
+@each_backend
+def test_fibers_end_in_one_area(backend):
+    operands = area(13, fibers=2)
+    operands["weights"] = operands["weights"][0], operands["weights"][1][:, :-1]
+    with pytest.raises(ValueError, match=rf"weights\[1\] must be \[pre, {POST}\]"):
+        advance(operands, backend)
 
 
 @each_backend

@@ -1181,6 +1181,10 @@ CONFIG_ERRORS = [
     ({"max_weight": np.inf}, "max_weight must be finite and above 0; got inf"),
     ({"max_strength": 0.0}, "max_strength must be finite and above 0; got 0.0"),
     ({"batch_threshold": -1}, 'batch_threshold must be at least 0, None or "auto"; got -1'),
+    (
+        {"num_neurons": 10_000_000, "max_delay": 255, "strict_feagi": False},
+        r"max_delay \* num_neurons must be below 2\*\*31; got 2550000000",
+    ),
     ({"weights": "i8"}, r"weights must be one of \('auto', 'u8', 'f32'\); got 'i8'"),
 ]
 

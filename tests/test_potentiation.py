@@ -118,6 +118,25 @@ def test_absent_synapses_stay_absent(backend):
 
 
 @each_backend
+def test_ids_that_name_nobody_change_nothing(backend):
+    """Nor do unlisted entries, whatever their value, in the gradient either."""
+    pre = ops.ActiveSet(jnp.array([-1, 1, 7]), jnp.array([jnp.inf, 1.0, 3.0]), jnp.int32(2))
+    post = ops.ActiveSet(jnp.array([-2, 0, 2]), jnp.array([jnp.nan, 1.0, jnp.inf]), jnp.int32(2))
+    weights, expected = jnp.ones((4, 5)), np.ones((4, 5))
+    expected[1, 0] = 1.5
+    changed = potentiate(weights, pre, post, jnp.float32(0.5), jnp.float32(9), backend)
+    np.testing.assert_array_equal(changed, expected)
+
+    def total(weights, values, beta):
+        learnt = pre.replace(values=values)
+        return ops.potentiate(weights, learnt, post, beta, backend=backend).sum()
+
+    bars = jax.grad(total, (0, 1, 2))(weights, pre.values, jnp.float32(0.5))
+    for bar, wanted in zip(bars, (expected, [0, 0.5, 0], 1), strict=True):
+        np.testing.assert_array_equal(bar, wanted)
+
+
+@each_backend
 def test_no_beta_no_change(backend):
     """Bit for bit, also of a weight that no increase could reach, as long as it is in the limit."""
     weights = jnp.asarray(np.random.default_rng(2).standard_normal((30, 30)), jnp.float32)

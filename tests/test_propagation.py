@@ -306,6 +306,27 @@ def test_gradient_is_a_difference(may_sort, layout, monkeypatch):
     check_grads(received, operands, order=1, modes=["rev"], eps=1e-2, atol=2e-2, rtol=2e-2)
 
 
+@each_kernel
+@each_layout
+def test_a_list_without_room_reaches_nobody(layout, backend):
+    synapses, active = drawn_synapses(layout, "float32", (30, 9, 7)), ops.active_set.empty(30, 0)
+    for each in ("reference", backend):
+        assert not propagate(synapses, active, 9, each).any()
+        bar = jax.grad(lambda w: propagate(synapses.replace(weights=w), active, 9, backend).sum())(
+            synapses.weights
+        )
+        assert not bar.any()
+
+
+@each_backend
+def test_gradient_of_a_row_knows_nothing_of_others(backend):
+    weights = np.array([1, 2, np.inf], np.float32)
+    synapses = compressed_rows([0, 2, 3], [0, 1, 1], 2, weights, fraction_bits=8)
+    active = ops.ActiveSet(jnp.array([0]), jnp.ones(1), jnp.int32(1))
+    bar = jax.grad(lambda v: propagate(synapses, active.replace(values=v), 2, backend).sum())
+    np.testing.assert_array_equal(bar(jnp.ones(1)), [3])
+
+
 def test_gradient_of_a_scan_stores_no_synapses():
     """Steps that share their synapses keep a reference to them, not a copy each."""
     steps, synapses = 64, drawn_synapses("fixed", "float32", (500, 400, 100))
@@ -390,6 +411,14 @@ def test_bits_of_nothing_and_of_extremes():
 def test_wrong_compressed_rows_are_refused(arguments, error, message):
     with pytest.raises(error, match=message):
         compressed_rows(*arguments)
+
+
+def test_an_indptr_is_of_integers_and_never_falls():
+    falling = np.array([0, 5, 2, 6], np.uint32)
+    with pytest.raises(ValueError, match="indptr must not decrease; got 5 before 2"):
+        compressed_rows(falling, np.zeros(6, int), 3)
+    with pytest.raises(TypeError, match="indptr must be integers; got float64"):
+        compressed_rows([0, 1.5, 3.0], np.zeros(3, int), 3)
 
 
 def test_wrong_fixed_fan_out_is_refused():

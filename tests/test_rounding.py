@@ -32,6 +32,16 @@ def test_quotient_of_whole_numbers():
     assert (np.diag(table) == 1).all()
 
 
+def test_quotient_of_the_smallest_and_largest():
+    """Beyond what float32 can be a quotient is infinite, below the normal numbers 0."""
+    rng = np.random.default_rng(4)
+    a, b = (np.float32(2.0 ** rng.uniform(-100, 100, 20_000)) for _ in range(2))
+    with np.errstate(over="ignore", under="ignore"):
+        expected = a / b
+    expected[expected < np.finfo(np.float32).tiny] = 0
+    np.testing.assert_array_equal(jax.jit(quotient)(a, b), expected)
+
+
 def test_quotient_with_zero_is_zero():
     a = jnp.array([0.0, 3.0, 0.0])
     b = jnp.array([2.0, 0.0, 0.0])

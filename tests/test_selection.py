@@ -440,6 +440,29 @@ def test_gradient_reaches_scores_and_temperature(backend):
         assert jnp.abs(wanted).max() > 1e-2
 
 
+def test_infinite_scores_win_or_lose_and_the_others_share():
+    finite = jnp.array([1.0, 2.0, 3.0])
+    scores = jnp.concatenate([jnp.array([-jnp.inf, jnp.inf]), finite, jnp.array([-jnp.inf])])
+    expected = [0, 1, *ops.soft_winners(finite, 2, 0.5), 0]
+    np.testing.assert_allclose(ops.soft_winners(scores, 3, 0.5), expected, rtol=1e-6)
+
+    def total(scores, k):
+        return (ops.soft_winners(scores, k, 0.5) * jnp.arange(scores.size)).sum()
+
+    slopes = jax.grad(total)(scores, 3)
+    np.testing.assert_allclose(slopes, [0, 0, *jax.grad(total)(finite, 2), 0], rtol=1e-4)
+
+
+@pytest.mark.parametrize("scores", [[-np.inf] * 3, [np.inf] * 3, [-np.inf, 5, np.inf]])
+@pytest.mark.parametrize("k", [1, 2])
+def test_shares_of_infinite_scores_are_numbers(scores, k):
+    scores = jnp.array(scores)
+    shares = ops.soft_winners(scores, k, 1.0)
+    assert ((shares >= 0) & (shares <= 1)).all()
+    slopes = jax.grad(lambda s: (ops.soft_winners(s, k, 1.0) * jnp.arange(3.0)).sum())(scores)
+    assert jnp.isfinite(slopes).all()
+
+
 @each_backend
 def test_gradient_of_silence_is_zero(backend):
     def total(scores):

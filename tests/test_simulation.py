@@ -180,6 +180,22 @@ def test_without_record_there_is_none():
     assert_same_bits(state, run_leaky(leaky_drive(5), record=voltage)[0])
 
 
+def test_of_recorded_keys_there_are_the_data():
+    def step(config, params, state, drive):
+        return jax.random.fold_in(state, drive)
+
+    def whole(state):
+        return state
+
+    key, drives = jax.random.key(0), jnp.arange(5)
+    _, keys = simulation.simulate(step, LEAKY, None, key, drives, record=whole, chunk_steps=2)
+    assert isinstance(keys, np.ndarray)
+    expected = jax.random.key(0)
+    for drive, recorded in zip(drives, keys, strict=True):
+        expected = jax.random.fold_in(expected, drive)
+        np.testing.assert_array_equal(recorded, jax.random.key_data(expected))
+
+
 def test_records_are_numpy_arrays_with_steps_in_front():
     _, record = run_leaky(leaky_drive(5), record=lambda s: (s.voltage, s.steps), chunk_steps=2)
     assert all(isinstance(leaf, np.ndarray) for leaf in record)

@@ -151,7 +151,7 @@ class Config:
         require(1 <= self.max_delay <= MAX_BYTE, "max_delay", "in 1..255", self.max_delay)
         single = self.max_delay == 1 or not self.strict_feagi
         require(single, "max_delay", "1 with strict_feagi", self.max_delay)
-        slots = self.max_delay * self.num_neurons
+        slots = int(self.max_delay) * int(self.num_neurons)
         require(slots < 2**31, "max_delay * num_neurons", "below 2**31", slots)
         for name in ("max_weight", "max_strength"):
             limit = getattr(self, name)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from brainjax.ops import backend as backends
-from brainjax.ops.active_set import ActiveSet, listed
+from brainjax.ops.active_set import ActiveSet, named
 from brainjax.ops.rounding import rounded
 
 HANDLER = "BrainjaxAccumulateRows"
@@ -52,12 +52,15 @@ def accumulate_rows_reference(
     weights: Float[Array, "pre post"], active: ActiveSet
 ) -> Float[Array, " post"]:
     """The definition of `accumulate_rows`, in plain JAX."""
-    dtype = jnp.promote_types(weights.dtype, jnp.float32)
+    dtype, num_pre = jnp.promote_types(weights.dtype, jnp.float32), weights.shape[0]
     groups = -(-active.indices.shape[0] // LANES)
+    if groups == 0 or num_pre == 0:
+        return jnp.zeros(weights.shape[1], dtype)
     padding = (0, groups * LANES - active.indices.shape[0])
-    rows = jnp.pad(active.indices, padding, constant_values=weights.shape[0])
+    used, rows = named(active, num_pre)
+    rows = jnp.pad(rows, padding, constant_values=num_pre)
     values = jnp.pad(active.values, padding).astype(dtype)
-    used = jnp.pad(listed(active), padding)
+    used = jnp.pad(used, padding)
 
     def add_group(group, lanes):
         here = jax.lax.dynamic_slice_in_dim(jnp.arange(groups * LANES), group * LANES, LANES)
@@ -106,20 +109,23 @@ def _accumulate(weights, indices, values, count, backend):
 def _forward(weights, indices, values, count, backend):
     received = _accumulate(weights, indices, values, count, backend)
     # The rows, not the matrix: one matrix per time step would not fit.
-    rows = weights.at[indices].get(mode="fill", fill_value=0)
+    _, places = named(ActiveSet(indices, values, count), weights.shape[0])
+    rows = jnp.zeros((indices.shape[0], weights.shape[1]), weights.dtype)
+    if weights.shape[0] > 0:
+        rows = weights.at[places].get(mode="fill", fill_value=0)
     template = jnp.zeros((weights.shape[0], 0), weights.dtype)
     return received, (rows, indices, values, count, template)
 
 
 def _backward(backend, residuals, received_bar):
     rows, indices, values, count, template = residuals
-    used = listed(ActiveSet(indices, values, count))
+    used, places = named(ActiveSet(indices, values, count), template.shape[0])
     gain = jnp.where(used, values, 0).astype(received_bar.dtype)
     sent_bar = jnp.matmul(rows.astype(received_bar.dtype), received_bar, precision="highest")
     values_bar = jnp.where(used, sent_bar, 0)
     weights_bar = jnp.zeros((template.shape[0], rows.shape[1]), rows.dtype)
     rows_bar = (gain[:, None] * received_bar).astype(rows.dtype)
-    weights_bar = weights_bar.at[indices].add(rows_bar, mode="drop", unique_indices=True)
+    weights_bar = weights_bar.at[places].add(rows_bar, mode="drop", unique_indices=True)
     return weights_bar, None, values_bar.astype(values.dtype), None
 
 

@@ -43,8 +43,12 @@ def from_indices(indices, num_neurons: int, capacity: int | None = None) -> Acti
 
     Raises:
         ValueError: an id is out of range or given twice, or the capacity is too small.
+        TypeError: the ids are no integers.
     """
-    ids = np.sort(np.asarray(indices, np.int64).ravel())
+    ids = np.asarray(indices).ravel()
+    if ids.size and ids.dtype.kind not in "iu":
+        raise TypeError(f"indices must be integers; got {ids.dtype}")
+    ids = np.sort(ids.astype(np.int64))
     capacity = max(ids.size, 1) if capacity is None else capacity
     if ids.size and not (0 <= ids[0] and ids[-1] < num_neurons):
         raise ValueError(f"indices must be in 0..{num_neurons - 1}; got {ids[0]} to {ids[-1]}")
@@ -92,7 +96,7 @@ def from_dense(activity: Float[Array, " neurons"], capacity: int | None = None) 
 def to_dense(active: ActiveSet, num_neurons: int) -> Float[Array, " neurons"]:
     """Return what every neuron sends: the set's values, and 0 elsewhere."""
     dense = jnp.zeros(num_neurons, active.values.dtype)
-    targets = jnp.where(listed(active), active.indices, num_neurons)
+    _, targets = named(active, num_neurons)
     return dense.at[targets].set(active.values, mode="drop", unique_indices=True)
 
 
@@ -104,6 +108,15 @@ def gate(active: ActiveSet, is_open) -> ActiveSet:
 def listed(active: ActiveSet) -> Array:
     """Tell for each entry whether it is in use."""
     return jnp.arange(active.indices.shape[0]) < active.count
+
+
+def named(active: ActiveSet, num_neurons: int) -> tuple[Array, Array]:
+    """Tell for each entry whether it is in use and names a neuron, and which, else `num_neurons`.
+
+    Scatters and gathers drop the latter, where a negative index would count from the end.
+    """
+    names = listed(active) & (active.indices >= 0) & (active.indices < num_neurons)
+    return names, jnp.where(names, active.indices, num_neurons)
 
 
 def parts(active: ActiveSet) -> tuple:

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float
 from brainjax.ops import active_set, backend as backends
 from brainjax.ops.accumulation import KERNEL_DTYPES, accumulate_rows
 from brainjax.ops.active_set import ActiveSet
-from brainjax.ops.potentiation import potentiate
+from brainjax.ops.potentiation import check_beta, potentiate
 from brainjax.ops.selection import check_winners, select_winners
 
 HANDLER = "BrainjaxAssemblyCore"
@@ -73,7 +73,9 @@ def assembly_core(
 
     Raises:
         ValueError: no fiber is given, or their number differs from that of the senders.
-        ValueError: k is out of range; see `select_winners`.
+        ValueError: k is out of range, see `select_winners`, the winners have no room for k, fibers
+            end in areas of different sizes, or there is not one flag and number for each.
+        ValueError: `beta` is too small for bfloat16 weights to move; see `potentiate`.
         RuntimeError: `backend` is "kernel" and none can run.
 
     Cost: reads the rows of the neurons that fire and changes count(pre) * count(post) weights of
@@ -87,7 +89,9 @@ def assembly_core(
             "weights must be one matrix for each of the senders, at least one; "
             f"got {len(weights)} for {len(senders)}"
         )
-    check_winners(k, weights[0].shape[1])
+    _check_shapes(weights, winners, k, (is_open, is_plastic, beta, w_max))
+    for matrix in weights:
+        check_beta(beta, matrix.dtype)
     operands = (
         tuple(weights),
         tuple(senders),
@@ -120,6 +124,20 @@ def assembly_core_reference(
     """The definition of `assembly_core`, in plain JAX: the three operations in turn."""
     operands = weights, senders, winners, is_open, is_plastic, is_fixed, beta, w_max, None
     return _in_turn(operands, jnp.float32(1), k=k, softened=False, backend="reference")
+
+
+def _check_shapes(weights, winners, k, of_fibers):
+    num_post = weights[0].shape[1]
+    check_winners(k, num_post)
+    if winners.indices.shape[0] < k:
+        raise ValueError(f"winners must have room for k={k}; got {winners.indices.shape[0]}")
+    for f, matrix in enumerate(weights):
+        if matrix.shape[1] != num_post:
+            raise ValueError(f"weights[{f}] must be [pre, {num_post}]; got {matrix.shape}")
+    names = "is_open", "is_plastic", "beta", "w_max"
+    for name, values in zip(names, of_fibers, strict=True):
+        if values.shape != (len(weights),):
+            raise ValueError(f"{name} must be of {len(weights)} fibers; got shape {values.shape}")
 
 
 def _in_turn(operands, temperature, *, k, softened, backend):

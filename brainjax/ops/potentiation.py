@@ -1,5 +1,6 @@
 """Change of the synapses between active presynaptic and active postsynaptic neurons."""
 
+import dataclasses
 import functools
 
 import jax
@@ -10,7 +11,7 @@ from jaxtyping import Array, Float
 
 from brainjax.ops import backend as backends
 from brainjax.ops.accumulation import KERNEL_DTYPES
-from brainjax.ops.active_set import ActiveSet, listed, parts
+from brainjax.ops.active_set import ActiveSet, named, parts
 from brainjax.ops.rounding import rounded
 
 HANDLER = "BrainjaxPotentiate"
@@ -74,13 +75,11 @@ def potentiate_reference(
     w_max: Float[Array, ""],
 ) -> Float[Array, "pre post"]:
     """The definition of `potentiate`, in plain JAX."""
-    block = pre.indices[:, None], post.indices[None, :]
+    block = _block(weights, pre, post)
     old = weights.at[block].get(mode="fill", fill_value=0).astype(_term_dtype(weights))
-    new, changed = _strengthen(old, pre, post, beta, w_max)
-    rows = jnp.where(changed, block[0], weights.shape[0])
-    return weights.at[rows, block[1]].set(
-        new.astype(weights.dtype), mode="drop", unique_indices=True
-    )
+    sent, received = _values(pre, weights.shape[0]), _values(post, weights.shape[1])
+    new = _strengthen(old, sent, received, beta, w_max, pre.count)
+    return weights.at[block].set(new.astype(weights.dtype), mode="drop", unique_indices=True)
 
 
 def check_beta(beta: Array | float, dtype: jnp.dtype | str) -> None:
@@ -97,12 +96,26 @@ def check_beta(beta: Array | float, dtype: jnp.dtype | str) -> None:
         )
 
 
-def _strengthen(old, pre, post, beta, w_max):
-    """The block of changed weights, and which of its entries belong to listed neurons."""
-    changed = listed(pre)[:, None] & listed(post)[None, :]
-    gain = rounded(beta * (pre.values[:, None] * post.values[None, :]), pre.count)
+def _block(weights, pre, post):
+    """Where the weights between listed neurons are; elsewhere out of range in both directions."""
+    is_pre, rows = named(pre, weights.shape[0])
+    is_post, columns = named(post, weights.shape[1])
+    changes = is_pre[:, None] & is_post[None, :]
+    rows = jnp.where(changes, rows[:, None], weights.shape[0])
+    return rows, jnp.where(changes, columns[None, :], weights.shape[1])
+
+
+def _values(active, num_neurons):
+    """What the entries send that name a neuron, else 0."""
+    names, _ = named(active, num_neurons)
+    return jnp.where(names, active.values, 0)
+
+
+def _strengthen(old, sent, received, beta, w_max, count):
+    """The block of changed weights."""
+    gain = rounded(beta * (sent[:, None] * received[None, :]), count)
     new = old * (1 + gain)
-    return jnp.where(new > w_max, w_max, new), changed
+    return jnp.where(new > w_max, w_max, new)
 
 
 def _term_dtype(weights):
@@ -145,37 +158,29 @@ def _potentiate(weights, pre, post, beta, w_max, backend):
 
 def _forward(weights, pre, post, beta, w_max, backend):
     # Read before the update: a later read of the old weights would copy the matrix.
-    old = weights.at[pre[0][:, None], post[0][None, :]].get(mode="fill", fill_value=0)
+    block = _block(weights, ActiveSet(*pre), ActiveSet(*post))
+    old = weights.at[block].get(mode="fill", fill_value=0)
     new = _potentiate(weights, pre, post, beta, w_max, backend)
     return new, (old, pre, post, beta, w_max)
 
 
 def _backward(backend, residuals, weights_bar):
-    old, (pre_indices, pre_values, pre_count), (post_indices, post_values, post_count) = residuals[
-        :3
-    ]
-    beta, w_max = residuals[3:]
+    old, pre, post, beta, w_max = residuals
+    pre, post = ActiveSet(*pre), ActiveSet(*post)
 
     def change(old, pre_values, post_values, beta, w_max):
-        pre = ActiveSet(pre_indices, pre_values, pre_count)
-        post = ActiveSet(post_indices, post_values, post_count)
-        new, changed = _strengthen(old, pre, post, beta, w_max)
-        return jnp.where(changed, new, old)
+        sent = _values(dataclasses.replace(pre, values=pre_values), weights_bar.shape[0])
+        received = _values(dataclasses.replace(post, values=post_values), weights_bar.shape[1])
+        return _strengthen(old, sent, received, beta, w_max, pre.count)
 
-    block = pre_indices[:, None], post_indices[None, :]
+    block = _block(weights_bar, pre, post)
     new_bar = weights_bar.at[block].get(mode="fill", fill_value=0).astype(beta.dtype)
-    _, pull_back = jax.vjp(change, old.astype(beta.dtype), pre_values, post_values, beta, w_max)
-    old_bar, pre_values_bar, post_values_bar, beta_bar, w_max_bar = pull_back(new_bar)
+    _, pull_back = jax.vjp(change, old.astype(beta.dtype), pre.values, post.values, beta, w_max)
+    old_bar, pre_bar, post_bar, beta_bar, w_max_bar = pull_back(new_bar)
     weights_bar = weights_bar.at[block].set(
         old_bar.astype(weights_bar.dtype), mode="drop", unique_indices=True
     )
-    return (
-        weights_bar,
-        (None, pre_values_bar, None),
-        (None, post_values_bar, None),
-        beta_bar,
-        w_max_bar,
-    )
+    return weights_bar, (None, pre_bar, None), (None, post_bar, None), beta_bar, w_max_bar
 
 
 # Outside the choice of backend: one gradient, so backends cannot disagree about it.

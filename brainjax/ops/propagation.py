@@ -113,7 +113,7 @@ def _visit(synapses, active, body, carry):
     first, lengths = _rows(synapses, active)
     ends = jnp.cumsum(lengths)
     num_entries, size = lengths.shape[0], min(_BLOCK, _num_visits(synapses, active))
-    if size == 0:
+    if size == 0 or num_entries == 0:
         return carry
 
     def visit(block, carry):
@@ -124,7 +124,8 @@ def _visit(synapses, active, body, carry):
         targets = synapses.indices[places]
         weights = jnp.ones(size) if synapses.weights is None else synapses.weights[places]
         weights = weights.astype(jnp.float32)
-        return body(carry, entries, places, targets, weights, events < ends[-1])
+        used = (events >= 0) & (events < ends[-1])  # numbers of the last block may wrap around
+        return body(carry, entries, places, targets, weights, used)
 
     return jax.lax.fori_loop(0, -(-ends[-1] // size), visit, carry)
 
@@ -256,8 +257,9 @@ def _backward(num_post, backend, residuals, received_bar):
 
     def pull_back(bars, entries, places, targets, weights, used):
         values_bar, weights_bar = bars
-        used = used & (targets >= 0)
+        used = used & (targets >= 0) & (targets < num_post)
         bar = jnp.where(used, received_bar.at[targets].get(mode="fill", fill_value=0), 0)
+        weights = jnp.where(used, weights, 0)  # which may be infinite elsewhere
         values_bar += _sums_by_entry(bar * weights, entries, values_bar.shape[0])
         if weights_bar is not None:
             # A place out of range is dropped.

@@ -7,6 +7,7 @@ from jaxtyping import Array, Float, Int32
 _MANTISSA_BITS = 23
 _HIDDEN_BIT = 1 << _MANTISSA_BITS
 _EXPONENT_BIAS = 127
+_MIN_EXPONENT, _MAX_EXPONENT = -126, 127  # of normal numbers
 
 
 @jax.custom_jvp
@@ -34,7 +35,7 @@ def quotient(
     """Return `numerator / denominator`, correctly rounded, and 0 where the denominator is 0.
 
     XLA divides correctly on the CPU and not on GPUs. Here the mantissas are divided as integers,
-    bit by bit.
+    bit by bit. A quotient below 2**-126 is 0.
 
     Args:
         numerator: float32, at least 0, finite; in magnitude 0 or from 2**-100 to 2**100.
@@ -54,8 +55,9 @@ def quotient(
     digits, remainder = _divide(top << shift, bottom)
     up = (2 * remainder > bottom) | ((2 * remainder == bottom) & (digits % 2 == 1))
     power = top_exponent - bottom_exponent - shift - _MANTISSA_BITS
-    result = (digits + up).astype(jnp.float32) * _power_of_two(power)
-    return jnp.where((numerator == 0) | (denominator == 0), 0, result)
+    result = _times_power_of_two((digits + up).astype(jnp.float32), power)
+    is_zero = (numerator == 0) | (denominator == 0) | (power + _MANTISSA_BITS < _MIN_EXPONENT)
+    return jnp.where(is_zero, 0, result)
 
 
 @quotient.defjvp
@@ -85,6 +87,13 @@ def _divide(top, bottom):
     start = jnp.zeros_like(top), top
     digits, doubled = jax.lax.fori_loop(0, _MANTISSA_BITS + 1, next_bit, start)
     return digits, doubled // 2
+
+
+def _times_power_of_two(digits, exponent):
+    """In two steps, as the power itself may be no float32 where the product is one."""
+    near = jnp.clip(exponent, _MIN_EXPONENT, _MAX_EXPONENT - _MANTISSA_BITS - 1)
+    rest = jnp.clip(exponent - near, _MIN_EXPONENT, _MAX_EXPONENT)
+    return digits * _power_of_two(near) * _power_of_two(rest)
 
 
 def _power_of_two(exponent):

@@ -113,9 +113,15 @@ def soft_winners(
     num_neurons = scores.shape[0]
     if k == num_neurons:
         return jnp.ones_like(scores)
-    # At these ends every neuron has a share of at least, or at most, k / neurons.
-    reach = temperature * jnp.log(k / (num_neurons - k)).astype(scores.dtype)
-    low, high = scores.min() - reach, scores.max() - reach
+    # At these ends every neuron has a share of at least, or at most, k / neurons. Infinite scores
+    # win or lose, wherever the threshold is: the others share what is left.
+    is_finite = jnp.isfinite(scores)
+    sharing = is_finite.sum()
+    left = jnp.clip(k - (scores == jnp.inf).sum(), 0.5, jnp.maximum(sharing - 0.5, 0.5))
+    reach = temperature * jnp.log(left / (sharing - left)).astype(scores.dtype)
+    low = jnp.where(is_finite, scores, jnp.inf).min() - reach
+    high = jnp.where(is_finite, scores, -jnp.inf).max() - reach
+    low, high = (jnp.where(sharing > 0, end, 0) for end in (low, high))
 
     def halve(_, bracket):
         low, high = bracket

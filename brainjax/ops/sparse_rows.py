@@ -63,9 +63,12 @@ def compressed_rows(
 
     Raises:
         ValueError: a length, an id, a weight or `fraction_bits` is out of range.
-        TypeError: the weights have another type.
+        TypeError: the weights have another type, or an index is no integer.
     """
     indptr, indices = np.asarray(indptr), np.asarray(indices)
+    if not np.issubdtype(indptr.dtype, np.integer):
+        raise TypeError(f"indptr must be integers; got {indptr.dtype}")
+    indptr = indptr.astype(np.int64, copy=False)  # differences of unsigned ones are never negative
     if indptr.ndim != 1 or not indptr.size or indptr[0] != 0:
         raise ValueError(f"indptr must be a list that starts with 0; got {_beginning(indptr)}")
     if indices.ndim != 1 or indices.size > _INT32_MAX:
