@@ -98,14 +98,14 @@ struct LaunchSize {
 template <typename Kernel>
 cudaError_t AllowSharedMemory(Kernel* kernel, int64_t bytes) {
   if (bytes == 0) return cudaSuccess;
-  cudaFuncAttributes now;
-  cudaError_t error = cudaFuncGetAttributes(&now, kernel);
-  if (error != cudaSuccess || now.maxDynamicSharedSizeBytes >= bytes) return error;
   const Device* device = nullptr;
-  error = FindDevice(&device);
+  cudaFuncAttributes now;
+  cudaError_t error = FindDevice(&device);
+  if (error == cudaSuccess) error = cudaFuncGetAttributes(&now, kernel);
   if (error != cudaSuccess) return error;
   const int all = device->shared_memory - static_cast<int>(now.sharedSizeBytes);
   if (bytes > all) return cudaErrorLaunchOutOfResources;
+  if (now.maxDynamicSharedSizeBytes == all) return cudaSuccess;
   return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, all);
 }
 
