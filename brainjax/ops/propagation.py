@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float32, Int32
 
 from brainjax.ops import backend as backends
-from brainjax.ops.active_set import ActiveSet, listed, parts
+from brainjax.ops.active_set import ActiveSet, named, parts
 from brainjax.ops.sparse_rows import CompressedRows, FixedFanOut, SparseRows
 
 HANDLER = "BrainjaxPropagateSpikes"
@@ -124,7 +124,7 @@ def _visit(synapses, active, body, carry):
         targets = synapses.indices[places]
         weights = jnp.ones(size) if synapses.weights is None else synapses.weights[places]
         weights = weights.astype(jnp.float32)
-        used = (events >= 0) & (events < ends[-1])  # numbers of the last block may wrap around
+        used = (events >= 0) & (events < ends[-1])  # the last block's may wrap around
         return body(carry, entries, places, targets, weights, used)
 
     return jax.lax.fori_loop(0, -(-ends[-1] // size), visit, carry)
@@ -139,8 +139,7 @@ def _num_visits(synapses, active):
 
 def _rows(synapses, active):
     """Where the row of each entry of the active set begins, and its length: 0 if unused."""
-    num_pre = _num_pre(synapses)
-    used = listed(active) & (active.indices >= 0) & (active.indices < num_pre)
+    used, _ = named(active, _num_pre(synapses))
     if isinstance(synapses, FixedFanOut):
         return None, jnp.where(used, synapses.indices.shape[1], 0)
     rows = jnp.where(used, active.indices, 0)
@@ -259,8 +258,8 @@ def _backward(num_post, backend, residuals, received_bar):
         values_bar, weights_bar = bars
         used = used & (targets >= 0) & (targets < num_post)
         bar = jnp.where(used, received_bar.at[targets].get(mode="fill", fill_value=0), 0)
-        weights = jnp.where(used, weights, 0)  # which may be infinite elsewhere
-        values_bar += _sums_by_entry(bar * weights, entries, values_bar.shape[0])
+        terms = jnp.where(used, bar * weights, 0)  # weights elsewhere may be infinite
+        values_bar += _sums_by_entry(terms, entries, values_bar.shape[0])
         if weights_bar is not None:
             # A place out of range is dropped.
             places = (jnp.where(used, places[0], synapses.indices.shape[0]), *places[1:])
