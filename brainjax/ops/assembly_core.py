@@ -194,7 +194,11 @@ def _fits_one_kernel(weights, senders, winners, k):
 
 
 def _block_bytes(listed, k, num_post):
-    """Shared memory for senders, winners, sums and posts, by a lone block, a cluster or a grid."""
+    """Shared memory for senders, winners, sums and posts, by a lone block, a cluster or a grid.
+
+    The largest that `ChooseTeam` of assembly_core.cu may come to on a GPU with 40 to 188
+    multiprocessors.
+    """
     senders = sum(-(-size // 128) * 128 for size in listed)  # of each fiber, whole turns
     fewest = 1 if num_post <= 4096 else 8 if num_post <= 1 << 15 else 40
     sizes = []
