@@ -145,6 +145,18 @@ def test_no_beta_no_change(backend):
 
 
 @each_backend
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0), (0, 0)])
+def test_without_neurons_nothing_changes(shape, backend):
+    pre, post = (ops.active_set.empty(n, 2) for n in shape)
+
+    def total(weights, beta):
+        return ops.potentiate(weights, pre, post, beta, backend=backend).sum()
+
+    weights_bar, beta_bar = jax.grad(total, (0, 1))(jnp.ones(shape), 0.5)
+    assert (weights_bar.shape, float(beta_bar)) == (shape, 0)
+
+
+@each_backend
 def test_limit_applies_to_changed_synapses_only(backend):
     weights = jnp.full((3, 3), 30.0)
     one = ops.active_set.from_indices([1], 3)

@@ -63,6 +63,8 @@ def potentiate(
     Source: Hebbian plasticity of Papadimitriou et al. (2020), PNAS 117:14464.
     """
     check_beta(beta, weights.dtype)
+    if weights.size == 0:
+        return weights
     beta, w_max = (jnp.asarray(x, _term_dtype(weights)) for x in (beta, w_max))
     return _potentiate(weights, parts(pre), parts(post), beta, w_max, backend)
 
