@@ -60,7 +60,8 @@ bench-gpu: install-gpu
 # too, as initcheck must see who wrote what; none in command buffers, where no tool looks. A process
 # for each file: the tools keep freed memory, and an end with one of XLA's kernels ends them all.
 # TESTS=tests/test_selection.py TOOLS="memcheck racecheck" restrict what is run, WORKERS=12 runs so
-# many files at a time.
+# many files at a time. Now and then the tool itself fails (its launcher, or "failure to track a
+# kernel launch"): the log says so, and a second run of that file decides.
 SANITIZER ?= $(or $(shell command -v compute-sanitizer),/usr/local/cuda/bin/compute-sanitizer)
 TESTS ?= $(shell grep -l mark.gpu tests/test_*.py)
 TOOLS ?= memcheck racecheck synccheck initcheck
