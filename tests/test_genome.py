@@ -260,12 +260,40 @@ def test_patterns(pre, post, patterns):
 
 @given(pre=sides, post=sides)
 def test_block_to_block_as_a_function_keeps_inside(pre, post):
-    found = grown_pairs(pre, post, "block_to_block")
+    found = grown_pairs(pre, post, "block_to_block", {"type": "functions", "parameters": {}})
 
     def clamped(p):
         return {tuple(min(x, d - 1) for x, d in zip(p, post))}
 
     assert found == expected(pre, post, clamped)
+
+
+CORE_VECTORS = {
+    "block_to_block": (0, 0, 0),
+    "lateral_+x": (1, 0, 0),
+    "lateral_-x": (-1, 0, 0),
+    "lateral_+y": (0, 1, 0),
+    "lateral_-y": (0, -1, 0),
+    "lateral_+z": (0, 0, 1),
+    "lateral_-z": (0, 0, -1),
+}
+
+
+def test_core_morphologies_need_no_definition():
+    pre, post = (3, 2, 2), (2, 3, 4)
+    for name, vector in CORE_VECTORS.items():
+        found = grown_pairs(pre, post, name)
+        assert found == expected(pre, post, lambda p, v=vector: vector_targets(p, post, [v])), name
+    zero = (0, 0, 0)
+    assert grown_pairs(pre, post, "all_to_0-0-0") == expected(pre, post, lambda p: {zero})
+    to_all = expected(pre, post, lambda p: set(voxels(post)) if p == zero else set())
+    assert grown_pairs(pre, post, "0-0-0_to_all") == to_all
+
+
+def test_a_genome_may_define_a_core_morphology_otherwise():
+    backwards = {"type": "vectors", "parameters": {"vectors": [[-1, 0, 0]]}}
+    found = grown_pairs((3, 1, 1), (3, 1, 1), "lateral_+x", backwards)
+    assert found == grown_pairs((3, 1, 1), (3, 1, 1), "lateral_-x")
 
 
 def test_numbers_in_patterns_may_be_texts():
@@ -390,6 +418,20 @@ def test_a_plastic_rule_without_window_ends_its_list_when_strict():
     assert len(static.synapses) == 5
     assert [mapping.window for mapping in static.plastic] == [7]
     assert genome.annotate(static, unwindowed="static") == static
+
+
+def test_a_plastic_rule_without_window_ends_later_targets_when_strict():
+    """In the order of their ids in base64, which is another one than that of the letters."""
+    first, last = "cZBBBB", "caCCCC"
+    assert genome.migrate("cBBBBB") < genome.migrate(first) < genome.migrate(last)
+    areas = {name: area(1, 1, 1) for name in ("cBBBBB", first, last)}
+    once = [rule("projector")]
+    areas[A] = area(1, 1, 1, to={last: once, first: [*once, plastic(0)], "cBBBBB": once})
+    areas[first] = area(1, 1, 1, to={last: once})
+    with pytest.warns(UserWarning, match=f"no synapses, here and after it, to {last}"):
+        network = grow(areas, strict=True)
+    reached = [len(places(network, A, to)) for to in ("cBBBBB", first, last)]
+    assert (reached, len(places(network, first, last))) == ([1, 1, 0], 1)
 
 
 # Attractivity.

@@ -22,6 +22,7 @@ from brainjax.genome.genes import (
     warn,
 )
 from brainjax.genome.identifiers import CORE_IDS, migrate, readable
+from brainjax.genome.morphologies import CORE
 from brainjax.genome.rules import RENAMED, Rule, mappings_of
 
 MAX_BYTES = 1 << 28  # of a genome, unless told otherwise
@@ -53,7 +54,7 @@ class AreaGenes:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Genome:
-    """Areas in the order of their index, and the morphologies that rules name."""
+    """Areas in the order of their index, and morphologies: its own, and core ones it leaves out."""
 
     version: str
     title: str
@@ -110,7 +111,8 @@ def parse(text: str) -> Genome:
         title=str(tree.get("genome_title", "")),
         timestep=_timestep(mapping(tree.get("physiology", {}), "physiology")),
         areas=areas,
-        morphologies={
+        morphologies=CORE
+        | {
             RENAMED.get(str(name), str(name)): mapping(value, f"neuron_morphologies/{name}")
             for name, value in morphologies.items()
         },

@@ -14,7 +14,7 @@ from brainjax.genome.synaptogenesis import (
     Weights,
     check_morphologies,
     grow_synapses,
-    live_rules,
+    live_mappings,
 )
 
 MAX_SYNAPSES = 1 << 27
@@ -41,9 +41,10 @@ def grow(
     |---|---|---|
     | weights | "f32": as written | "u8": cut to 0..255, fractional ones 1, no delay |
     | on_unknown: a morphology that is not dispatched | "error" | "skip", with a warning |
-    | unwindowed: a plastic rule of window 0 | "static" synapses | "skip" it and those after it |
+    | unwindowed: a plastic rule of window 0 | "static" synapses | "skip" it and what is after it |
     | legacy_units: leak outside 0..1, excitability above 1 | "error" | "keep" them |
 
+    After a rule are those behind it in its list, and all of the same area to targets of later ids.
     What is kept, skipped or made static is warned about. `legacy_units="percent"` divides leak and
     excitability of all areas by 100.
 
@@ -136,8 +137,8 @@ def _plastic_mappings(genome: Genome, indices, skip) -> tuple[PlasticMapping, ..
     """One for each pair of areas: the last plastic rule of its list that has a window."""
     mappings = {}
     for area in genome.areas:
-        for target, rules in area.mappings.items():
-            for rule in live_rules(rules, skip):
+        for target, rules in live_mappings(area, skip).items():
+            for rule in rules:
                 if rule.plastic and rule.window >= 1:
                     mappings[indices[area.id], indices[target]] = PlasticMapping(
                         pre_area=indices[area.id],

@@ -12,6 +12,29 @@ PROJECTING = ("projector", "block_to_block", "associative_memory")
 SEMANTIC = ("episodic_memory", "memory_replay")
 _WILDCARDS = ("*", "?", "!")
 
+
+def _vector(*steps: int) -> dict:
+    return {"type": "vectors", "parameters": {"vectors": [list(steps)]}}
+
+
+def _pattern(sources: str | int, targets: str | int) -> dict:
+    patterns = [[[sources] * 3, [targets] * 3]]
+    return {"type": "patterns", "parameters": {"patterns": patterns}}
+
+
+# What FEAGI adds to a genome that does not define them.
+CORE = {
+    "block_to_block": _vector(0, 0, 0),
+    "lateral_+x": _vector(1, 0, 0),
+    "lateral_-x": _vector(-1, 0, 0),
+    "lateral_+y": _vector(0, 1, 0),
+    "lateral_-y": _vector(0, -1, 0),
+    "lateral_+z": _vector(0, 0, 1),
+    "lateral_-z": _vector(0, 0, -1),
+    "all_to_0-0-0": _pattern("*", 0),
+    "0-0-0_to_all": _pattern(0, "*"),
+}
+
 Sides = tuple[int, int, int]  # voxels of an area along x, y, z
 Pattern = tuple[tuple[int | str, ...], tuple[int | str, ...]]
 

@@ -29,10 +29,12 @@ def grow_synapses(
     starts, index = offsets(genome), {area.id: at for at, area in enumerate(genome.areas)}
     parts, total = [], 0
     for pre, area in enumerate(genome.areas):
-        for post, rules in sorted((index[to], rules) for to, rules in area.mappings.items()):
+        mappings = live_mappings(area, skip_unwindowed)
+        _warn_of_unwindowed(area, mappings)
+        for post, rules in sorted((index[to], rules) for to, rules in mappings.items()):
             where = (starts[pre], starts[post])
             pairs = _Pairs(genome, area, genome.areas[post])
-            for at, rule in enumerate(_warned(live_rules(rules, skip_unwindowed), rules)):
+            for at, rule in enumerate(rules):
                 made = pairs.grow(rule, key, (pre, post, at), most - total)
                 total += len(made)
                 parts.append((made + where, _strength(rule, area, weights)))
@@ -62,20 +64,35 @@ def check_morphologies(genome: Genome, *, is_error: bool) -> None:
     raise GenomeError(f"morphologies must be {rule}; got {listed[:1000]}")
 
 
-def live_rules(rules: tuple[Rule, ...], skip_unwindowed: bool) -> tuple[Rule, ...]:
-    """Return those up to the first plastic rule without a window, or all if it is not to skip."""
-    ends = [at for at, rule in enumerate(rules) if rule.plastic and rule.window == 0]
-    return rules[: ends[0]] if ends and skip_unwindowed else rules
+def live_mappings(area: AreaGenes, skip_unwindowed: bool) -> dict[str, tuple[Rule, ...]]:
+    """Return an area's rules by target, or those before the first plastic one without a window.
 
-
-def _warned(live, rules):
-    """The live rules, after a warning about what those of window 0 do."""
-    for rule in rules[: len(live) + 1]:
-        if rule.plastic and rule.window == 0:
-            skipped = len(live) < len(rules)
-            what = "no synapses, here and after it" if skipped else "its synapses do not learn"
-            warn(f"{rule.path}: plastic with window 0: {what}")
+    FEAGI visits targets in the order of their ids. A rule that it cannot register ends all of an
+    area's, those to later targets included.
+    """
+    live = {}
+    for target, rules in sorted(area.mappings.items()):
+        ends = [at for at, rule in enumerate(rules) if _cannot_learn(rule)]
+        if ends and skip_unwindowed:
+            return live | {target: rules[: ends[0]]}
+        live[target] = rules
     return live
+
+
+def _cannot_learn(rule):
+    return rule.plastic and rule.window == 0
+
+
+def _warn_of_unwindowed(area, live):
+    """Tell what plastic rules without a window do, and what else there is none of after one."""
+    for target, rules in sorted(area.mappings.items()):
+        for rule in filter(_cannot_learn, rules):
+            told = f"{rule.path}: plastic with window 0"
+            if len(live[target]) < len(rules):
+                later = ", ".join(readable(to) for to in area.mappings if to not in live)
+                warn(f"{told}: no synapses, here and after it" + (f", to {later}" if later else ""))
+                return
+            warn(f"{told}: its synapses do not learn")
 
 
 class _Pairs:
