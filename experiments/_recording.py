@@ -3,6 +3,7 @@
 import base64
 import json
 import math
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -45,6 +46,8 @@ STATES = {"mp": "potential", "rc": "countdown", "cfc": "fire_count"}
 _LISTED = {"inj": ("inj_id", "inj_p"), **LISTS}
 _BASE = len(("death", "power", "fatigue"))
 _FACTS = {"base", "power", "flags", "stdp"}  # of its meta
+_OPTIONAL = {"windows", "note", "T"}
+_UNUSED = {"meta", "n_rest"}  # read apart; no potential rests elsewhere than at 0
 
 
 def load(path):
@@ -62,7 +65,10 @@ def load(path):
         table = _table(path, arrays)
     arrays |= {name: _typed(name, arrays[name], *form) for name, form in table.items()}
     if "val" not in arrays:
-        _facts(arrays["meta"])
+        unread = arrays.keys() - table.keys() - _UNUSED
+        unread |= _facts(arrays["meta"]).keys() - _FACTS - _OPTIONAL
+        if unread:
+            warnings.warn(f"{path}: nothing reads {', '.join(sorted(unread))}", stacklevel=2)
         for name, (ids, _) in _LISTED.items():
             _check_list(
                 f"{name}_off", arrays[f"{name}_off"], ids, arrays[ids], arrays["mp"].shape[1]
@@ -150,6 +156,12 @@ def _facts(meta):
         is_right = is_six and all(map(_is_area, map(str, mapping[:2])))
         is_right = is_right and isinstance(mapping[2], int)
         experiment.require(is_right, "stdp of meta", rule, mapping)
+    rule = "how many frames the ledger keeps of each area, by its number below 2^32"
+    windows = facts.get("windows", {})
+    experiment.require(isinstance(windows, dict), "windows of meta", rule, windows)
+    for area, frames in windows.items():
+        is_right = _is_area(area) and isinstance(frames, int) and frames >= 0
+        experiment.require(is_right, "windows of meta", rule, {area: frames})
     return facts
 
 
@@ -220,9 +232,16 @@ def network_of(arrays):
                 ltd=float(down),
             )
             for pre, post, window, scale, up, down in meta["stdp"]
+            if _remembers(meta, window, pre, post)
         ),
         power=meta["power"] or 0.0,
     )
+
+
+def _remembers(meta, window, *areas):
+    """Whether the ledger keeps a mapping's window of both areas; without that nothing is learnt."""
+    windows = meta.get("windows")
+    return windows is None or all(windows.get(str(area), 0) >= window for area in areas)
 
 
 def _area(index, power, driven, uniform):

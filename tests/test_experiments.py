@@ -214,6 +214,8 @@ WRONG_RECORDINGS: list[tuple[dict[str, Any], str]] = [
     ({"meta": lambda _: facts(stdp=[[-1, 4, 2, 1, 1, 1]])}, "stdp of meta must be mappings: two "),
     ({"meta": lambda _: facts(stdp=[[3, 2**32, 2, 1, 1, 1]])}, "stdp of meta must be mappings:"),
     ({"meta": lambda _: facts(stdp=[[3, 4, 2.5, 1, 1, 1]])}, "stdp of meta must be mappings:"),
+    ({"meta": lambda _: facts(windows=[2])}, "windows of meta must be how many frames the ledger"),
+    ({"meta": lambda _: facts(windows={"3": -1})}, "windows of meta must be how many frames the"),
     ({"val": lambda _: np.zeros(3)}, "a recording of the burst engine; got no ['bursts', 'ids']"),
 ]
 
@@ -261,6 +263,29 @@ def test_a_recording_may_map_between_areas_without_neurons(recording, tmp_path):
     path = tmp_path / "recording.npz"
     np.savez(path, **(arrays | {"meta": facts(stdp=[[4, 77, 2, 1, 5, 3], [88, 4, 1, 1, 5, 3]])}))
     assert experiment.main(module, ["--vector", str(path)]) == experiment.OK
+
+
+@pytest.mark.parametrize(
+    ("tracked", "learns"),
+    [
+        ({}, True),
+        ({"windows": {"3": 2, "4": 2}}, True),
+        ({"windows": {"3": 2, "4": 1}}, False),
+        ({"windows": {"3": 2}}, False),
+    ],
+)
+def test_areas_that_the_ledger_forgets_do_not_learn(recording, tracked, learns):
+    module, arrays = recording
+    meta = facts(stdp=[[3, 4, 2, 1, 5, 3]], **tracked)
+    assert bool(module.network_of(arrays | {"meta": meta}).plastic) == learns
+
+
+def test_what_nothing_reads_of_a_recording_is_named(recording, tmp_path):
+    module, arrays = recording
+    path = tmp_path / "recording.npz"
+    np.savez(path, **(arrays | {"s_delay": arrays["s_w"], "meta": facts(fatigue=True)}))
+    with pytest.warns(UserWarning, match="nothing reads fatigue, s_delay"):
+        assert experiment.main(module, ["--vector", str(path)]) == experiment.OK
 
 
 def test_areas_of_a_recording_have_any_number(recording, tmp_path):

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from brainjax import ops
@@ -250,14 +249,14 @@ class Config:
 
         Cost: a sort of the ids on the host, and one transfer of 8 bytes per entry.
         """
+        return _on_device(*self._listed(ids, potentials, capacity), np.bool_(fatigued))
+
+    def _listed(self, ids, potentials, capacity):
+        """An active set of what is injected, as arrays of the host."""
         ids, potentials, room = injections(self.num_neurons, ids, potentials, capacity)
         indices, values = np.full(room, self.num_neurons, np.int32), np.zeros(room, np.float32)
         indices[: ids.size], values[: ids.size] = ids, potentials
-        # All at once: a burst that comes from the host waits for this.
-        indices, values, count, tired = jax.device_put(
-            (indices, values, np.int32(ids.size), np.bool_(fatigued))
-        )
-        return Drive(injected=ops.ActiveSet(indices, values, count), fatigued=tired)
+        return indices, values, np.int32(ids.size)
 
     def drives(
         self, ids: Sequence[Numbers], potentials: Sequence[Numbers], *, fatigued: Numbers = False
@@ -272,15 +271,15 @@ class Config:
         Raises:
             ValueError: as `drive`, or the bursts are none, or not as many for all of these.
 
-        Cost: `drive` for each burst, all as long as the longest, and one copy of them.
+        Cost: a sort for each burst on the host, all lists as long as the longest, and one transfer.
         """
         require(len(ids) >= 1, "bursts", "at least 1", len(ids))
         same = len(potentials) == len(ids)
         require(same, "bursts of potentials", f"as many as of ids, {len(ids)}", len(potentials))
         most = max(1, *(np.size(each) for each in ids))
-        bursts = zip(ids, potentials, of_each("fatigued", fatigued, len(ids), bool).tolist())
-        drives = [self.drive(i, p, capacity=most, fatigued=tired) for i, p, tired in bursts]
-        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *drives)
+        tired = of_each("fatigued", fatigued, len(ids), bool)
+        lists = [self._listed(*each, most) for each in zip(ids, potentials)]
+        return _on_device(*map(np.stack, zip(*lists)), tired)
 
     def bytes_moved(self, drive: Drive) -> float:
         """Return the bytes that bursts must move at least: the injections and who receives them.
@@ -289,3 +288,9 @@ class Config:
             drive: of one burst, or of many along leading axes; concrete.
         """
         return float(np.asarray(drive.injected.count).sum() * (_INJECTION + _CANDIDATE))
+
+
+def _on_device(indices, values, count, tired):
+    """A drive in one transfer, as a burst that comes from the host waits for it."""
+    indices, values, count, tired = jax.device_put((indices, values, count, tired))
+    return Drive(injected=ops.ActiveSet(indices, values, count), fatigued=tired)
