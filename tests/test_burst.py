@@ -1,5 +1,6 @@
 """The burst model: FEAGI's recordings bit for bit, and the same engine in plain loops."""
 
+import contextlib
 import dataclasses
 import functools
 import operator
@@ -1319,6 +1320,20 @@ def test_inputs_that_could_overflow_are_refused_if_they_must_be_whole():
         else:
             synapses = burst.connect(uniform, population, 0 * ones, ones, 255, 255)
             assert synapses.fixed.fraction_bits < 0
+
+
+def test_shares_too_small_to_be_whole_are_warned_about():
+    """Neuron 2 shares out among 64 what may be 1, while neuron 1 may receive up to 2^26."""
+    config = small_config(weights="u8")
+    config = dataclasses.replace(config, areas=[burst.Area("a", uniform=True), config.areas[1]])
+    population = burst.populate(config, [0, 0, 1, 1])
+    pre, post = np.repeat([0, 2], [1_000, 64]), np.repeat([1, 3], [1_000, 64])
+    for of_one, is_rounded in ((255, True), (15, False)):
+        weight = np.where(pre == 0, of_one, 1)
+        told = pytest.warns(UserWarning, match="among 64 synapses may be rounded, to ")
+        with told if is_rounded else contextlib.nullcontext():
+            synapses = burst.connect(config, population, pre, post, weight, weight)
+        assert (2.0**synapses.fixed.fraction_bits < 64) == is_rounded
 
 
 DRIVE_ERRORS = [

@@ -279,7 +279,8 @@ class Config:
         most = max(1, *(np.size(each) for each in ids))
         tired = of_each("fatigued", fatigued, len(ids), bool)
         lists = [self._listed(*each, most) for each in zip(ids, potentials)]
-        return _on_device(*map(np.stack, zip(*lists)), tired)
+        indices, values, counts = map(np.stack, zip(*lists))
+        return _on_device(indices, values, counts, tired)
 
     def bytes_moved(self, drive: Drive) -> float:
         """Return the bytes that bursts must move at least: the injections and who receives them.

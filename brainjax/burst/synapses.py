@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import warnings
 from typing import Any, no_type_check
 
 import jax.numpy as jnp
@@ -80,7 +81,8 @@ def connect(
 
     A synapse contributes `weight * strength`, negative if inhibitory. Where the presynaptic area is
     potential-driven, the potential at firing takes the place of the strength; where it is not
-    uniform, the contribution is divided by the number of synapses of the presynaptic neuron.
+    uniform, the contribution is divided by the number of synapses of the presynaptic neuron. Where
+    32 bits do not hold both that and the most that a neuron may receive at a time, a warning says.
 
     Args:
         config: areas, mappings and limits.
@@ -190,6 +192,12 @@ def _fraction_bits(config, edges, factor, share, grows, is_driven):
         if (largest := reach[uneven].max(initial=0)) > 0:
             needed = round(math.log2(share[halves].max(initial=1)))
             bits = min(bits, max(_healing_bits(largest), needed))
+        if (among := share[halves].max(initial=1)) > 2.0**bits:
+            warnings.warn(
+                f"what is shared out among {among:.0f} synapses may be rounded, to 2**-{bits}: "
+                "sums have 32 bits, and some neuron may receive much at a time",
+                stacklevel=4,
+            )
     return bits
 
 
