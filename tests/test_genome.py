@@ -421,16 +421,16 @@ def test_a_plastic_rule_without_window_ends_its_list_when_strict():
 
 
 def test_a_plastic_rule_without_window_ends_later_targets_when_strict():
-    """In the order of their ids in base64, which is another one than that of the letters."""
-    first, last = "cZBBBB", "caCCCC"
-    assert genome.migrate("cBBBBB") < genome.migrate(first) < genome.migrate(last)
-    areas = {name: area(1, 1, 1) for name in ("cBBBBB", first, last)}
+    """In the order of their ids in base64, which is not that of their letters."""
+    before, first, last = "cMBBBB", "cNBBBB", "cABBBB"
+    assert genome.migrate(before) < genome.migrate(first) < genome.migrate(last)
+    areas = {name: area(1, 1, 1) for name in (before, first, last)}
     once = [rule("projector")]
-    areas[A] = area(1, 1, 1, to={last: once, first: [*once, plastic(0)], "cBBBBB": once})
+    areas[B] = area(1, 1, 1, to={last: once, first: [*once, plastic(0)], before: once})
     areas[first] = area(1, 1, 1, to={last: once})
     with pytest.warns(UserWarning, match=f"no synapses, here and after it, to {last}"):
         network = grow(areas, strict=True)
-    reached = [len(places(network, A, to)) for to in ("cBBBBB", first, last)]
+    reached = [len(places(network, B, to)) for to in (before, first, last)]
     assert (reached, len(places(network, first, last))) == ([1, 1, 0], 1)
 
 

@@ -188,13 +188,13 @@ def _fraction_bits(config, edges, factor, share, grows, is_driven):
         require(False, f"contributions onto neuron {total.argmax()}", rule, total.max())
     if config.rules.weights == "u8":
         halves = np.frexp(share)[0] == 0.5  # a power of two, which divides without rounding
+        needed = round(math.log2(share[halves].max(initial=1)))
         uneven = is_driven[edges.pre] & (grows | ~halves)
         if (largest := reach[uneven].max(initial=0)) > 0:
-            needed = round(math.log2(share[halves].max(initial=1)))
             bits = min(bits, max(_healing_bits(largest), needed))
-        if (among := share[halves].max(initial=1)) > 2.0**bits:
+        if bits < needed:
             warnings.warn(
-                f"what is shared out among {among:.0f} synapses may be rounded, to 2**-{bits}: "
+                f"what is shared out among {2**needed} synapses may be rounded, to 2**-{bits}: "
                 "sums have 32 bits, and some neuron may receive much at a time",
                 stacklevel=4,
             )

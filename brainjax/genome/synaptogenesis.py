@@ -89,9 +89,9 @@ def _warn_of_unwindowed(area, live):
         for rule in filter(_cannot_learn, rules):
             told = f"{rule.path}: plastic with window 0"
             if len(live[target]) < len(rules):
-                later = ", ".join(readable(to) for to in sorted(area.mappings.keys() - live.keys()))
-                where = f"here and after it, to {later[:1000]}" if later else "here and after it"
-                warn(f"{told}: no synapses, {where}")
+                later = [readable(to) for to in sorted(area.mappings.keys() - live.keys())]
+                where = f", to {', '.join(later)[:1000]}" if later else ""
+                warn(f"{told}: no synapses, here and after it{where}")
                 return
             warn(f"{told}: its synapses do not learn")
 
