@@ -1,7 +1,7 @@
 # A newcomer needs two of these: `make demo` and `make test`. Both make .venv and install into it.
 # CMAKE_ARGS reaches every build of the kernels: make test CMAKE_ARGS=-DBRAINJAX_CUDA=OFF
 
-.PHONY: demo test test-slow test-matrix lint develop clean
+.PHONY: demo test test-slow test-matrix sanitize-cpu lint develop clean
 .PHONY: install-gpu test-gpu bench-gpu sanitize-gpu
 .NOTPARALLEL: # one pip at a time
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -33,6 +33,26 @@ test: $(VENV)/.test
 test-slow: $(VENV)/.test
 	$(PYTEST) -m "slow and not gpu"
 
+# The files whose tests call kernels, on the CPU too.
+TESTS ?= $(shell grep -l mark.gpu tests/test_*.py)
+
+# The CPU kernels, built apart with GCC's checks of addresses and of undefined behaviour; Python and
+# XLA are as they are, and leak. One test asks for more memory than there is.
+SANITIZED := build/sanitized
+LIBRARY_OF_GCC = $(shell $(CXX) -print-file-name=$(1).so)
+sanitize-cpu: $(VENV)/.test
+	CMAKE_ARGS=-DBRAINJAX_CUDA=OFF \
+	CXXFLAGS="-fsanitize=address,undefined -fno-sanitize-recover=undefined -g1" \
+	  $(BIN)/pip install --quiet --no-deps --upgrade --target $(SANITIZED) \
+	  --config-settings=install.strip=false .
+	@mkdir -p $(REPORTS) && rm -f $(REPORTS)/sanitizer.*
+	PYTHONPATH=$(SANITIZED) \
+	LD_PRELOAD="$(call LIBRARY_OF_GCC,libasan) $(call LIBRARY_OF_GCC,libubsan)" \
+	ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:log_path=$(CURDIR)/$(REPORTS)/sanitizer \
+	UBSAN_OPTIONS=print_stacktrace=1:log_path=$(CURDIR)/$(REPORTS)/sanitizer \
+	  $(PYTEST) --max-worker-restart=0 -m "not slow and not gpu and not unsanitized" $(TESTS) || \
+	  { cat $(REPORTS)/sanitizer.* 2>/dev/null; exit 1; }
+
 lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -63,7 +83,6 @@ bench-gpu: install-gpu
 # many files at a time. Now and then the tool itself fails (its launcher, or "failure to track a
 # kernel launch"): the log says so, and a second run of that file decides.
 SANITIZER ?= $(or $(shell command -v compute-sanitizer),/usr/local/cuda/bin/compute-sanitizer)
-TESTS ?= $(shell grep -l mark.gpu tests/test_*.py)
 TOOLS ?= memcheck racecheck synccheck initcheck
 sanitize-gpu: export XLA_PYTHON_CLIENT_ALLOCATOR := platform
 sanitize-gpu: export XLA_PYTHON_CLIENT_PREALLOCATE := false
