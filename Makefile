@@ -39,19 +39,20 @@ TESTS ?= $(shell grep -l mark.gpu tests/test_*.py)
 # The CPU kernels, built apart with GCC's checks of addresses and of undefined behaviour; Python and
 # XLA are as they are, and leak. One test asks for more memory than there is.
 SANITIZED := build/sanitized
+SANITIZER_LOG := $(CURDIR)/$(REPORTS)/sanitizer
 LIBRARY_OF_GCC = $(shell $(CXX) -print-file-name=$(1).so)
 sanitize-cpu: $(VENV)/.test
-	CMAKE_ARGS=-DBRAINJAX_CUDA=OFF \
+	CMAKE_ARGS="$(CMAKE_ARGS) -DBRAINJAX_CUDA=OFF" \
 	CXXFLAGS="-fsanitize=address,undefined -fno-sanitize-recover=undefined -g1" \
 	  $(BIN)/pip install --quiet --no-deps --upgrade --target $(SANITIZED) \
 	  --config-settings=install.strip=false .
-	@mkdir -p $(REPORTS) && rm -f $(REPORTS)/sanitizer.*
+	@mkdir -p $(REPORTS) && rm -f $(SANITIZER_LOG).*
 	PYTHONPATH=$(SANITIZED) \
 	LD_PRELOAD="$(call LIBRARY_OF_GCC,libasan) $(call LIBRARY_OF_GCC,libubsan)" \
-	ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:log_path=$(CURDIR)/$(REPORTS)/sanitizer \
-	UBSAN_OPTIONS=print_stacktrace=1:log_path=$(CURDIR)/$(REPORTS)/sanitizer \
+	ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:log_path=$(SANITIZER_LOG) \
+	UBSAN_OPTIONS=print_stacktrace=1:log_path=$(SANITIZER_LOG) \
 	  $(PYTEST) --max-worker-restart=0 -m "not slow and not gpu and not unsanitized" $(TESTS) || \
-	  { cat $(REPORTS)/sanitizer.* 2>/dev/null; exit 1; }
+	  { cat $(SANITIZER_LOG).* 2>/dev/null; exit 1; }
 
 lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
