@@ -90,16 +90,23 @@ sanitize-gpu: export XLA_PYTHON_CLIENT_PREALLOCATE := false
 sanitize-gpu: export XLA_FLAGS := --xla_gpu_enable_command_buffer=
 sanitize-gpu: install-gpu
 	@mkdir -p $(REPORTS)
-	@printf "%s\n" $(foreach tool,$(TOOLS),$(patsubst %,$(tool):%,$(TESTS))) | \
-	xargs -P $(or $(WORKERS),1) -n 1 sh -c ' \
-	  tool=$${1%%:*} tests=$${1#*:}; log=$(REPORTS)/$$tool-$$(basename $$tests .py).txt; \
+	$(call sanitize,gpu and not large and not unsanitized,$(TESTS),$(or $(WORKERS),1))
+	$(call sanitize,large and gpu and not unsanitized,$(shell grep -l mark.large $(TESTS)),1)
+
+# Tests with these marks, whose first word names the log, in these files, so many at a time.
+define sanitize
+@printf "%s\n" $(foreach tool,$(TOOLS),$(patsubst %,$(tool):%,$(2))) | \
+	xargs -r -P $(3) -n 1 sh -c ' \
+	  tool=$${1%%:*} tests=$${1#*:}; \
+	  log=$(REPORTS)/$$tool-$$(basename $$tests .py)-$(firstword $(1)).txt; \
 	  test $$tool != initcheck || options="--check-api-memory-access no"; \
 	  if $(SANITIZER) --tool $$tool $$options --report-api-errors no --error-exitcode 9 \
-	    $(PYTHON) -P -m pytest -m "gpu and not unsanitized" $$tests >$$log 2>&1; \
+	    $(PYTHON) -P -m pytest -m "$(1)" $$tests >$$log 2>&1; \
 	  then echo "$$tool $$tests: no errors"; \
 	  else echo "$$tool $$tests: FAILED, see $$log:" \
 	    $$(grep -aE "SUMMARY|(passed|failed|error).* in " $$log); exit 1; \
 	  fi' job
+endef
 
 # One wheel, installed beside the oldest and the newest supported JAX.
 PYTHON311 ?= python3.11

@@ -212,7 +212,6 @@ def check_on_gpu(num_post, counts, dtype):
 
 @pytest.mark.gpu
 @pytest.mark.large
-@pytest.mark.unsanitized
 def test_gpu_weights_beyond_32_bits():
     """More than 2**31 weights, 8.6 GB, each 1 in its own column's and row's code."""
     n = 46_400

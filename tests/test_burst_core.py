@@ -448,9 +448,7 @@ def assert_gpu_equals_cpu(rules, operands, keeps_inputs=True):
 
 @pytest.mark.gpu
 @each_rule
-@pytest.mark.parametrize(
-    "n", [*GPU_SIZES[:-1], pytest.param(GPU_SIZES[-1], marks=pytest.mark.unsanitized)]
-)
+@pytest.mark.parametrize("n", GPU_SIZES)
 def test_gpu_sizes(n, rules):
     """Two kinds of networks for each rule and size, such that all come together with all.
 
@@ -492,7 +490,6 @@ def test_gpu_neurons_of_one_kind(n, sorts, monkeypatch):
 
 
 @pytest.mark.gpu
-@pytest.mark.unsanitized
 @pytest.mark.parametrize("num_kinds", [None, 11])
 def test_gpu_sums_several_slices_in_a_block(num_kinds):
     n = 7_500_001
@@ -506,8 +503,7 @@ def test_gpu_sums_several_slices_in_a_block(num_kinds):
     ("n", "fan_out", "least"),
     [
         (1_600, 40, 50_000),  # fewer arrive than are sorted
-        # Beyond 2^26 they are not sorted either.
-        pytest.param(300_011, 230, 1, marks=pytest.mark.unsanitized),
+        (300_011, 230, 1),  # beyond 2^26 they are not sorted either
     ],
 )
 def test_gpu_adds_what_it_does_not_sort(n, fan_out, least, weights, monkeypatch):
@@ -555,7 +551,6 @@ def test_gpu_batches(kind, sorts, name, monkeypatch):
 
 
 @pytest.mark.gpu
-@pytest.mark.unsanitized
 @pytest.mark.parametrize("n", [3, 33])
 def test_gpu_takes_more_networks_than_a_grid_has_rows(n):
     operands = draw(n, n)
@@ -599,7 +594,6 @@ def test_gpu_ignores_what_is_behind_the_entries(n, count, name):
 
 
 @pytest.mark.gpu
-@pytest.mark.unsanitized
 def test_gpu_lists_many_where_several_blocks_share_a_count():
     n = (1 << 25) + 40_001
     operands = eager(n)

@@ -237,7 +237,6 @@ def test_gpu_reads_few_of_a_long_list(count):
 
 @pytest.mark.gpu
 @pytest.mark.large
-@pytest.mark.unsanitized
 def test_gpu_weights_beyond_32_bits():
     """More than 2**31 weights, 8.6 GB: the last rows and columns are reached, no other."""
     n = 46_400

@@ -255,7 +255,6 @@ each_dtype = pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 
 @pytest.mark.gpu
 @pytest.mark.large
-@pytest.mark.unsanitized
 @each_dtype
 def test_rows_beyond_32_bits_are_summed(dtype):
     rows, active = far_rows(dtype)
@@ -265,7 +264,6 @@ def test_rows_beyond_32_bits_are_summed(dtype):
 
 @pytest.mark.gpu
 @pytest.mark.large
-@pytest.mark.unsanitized
 @each_dtype
 def test_rows_beyond_32_bits_are_strengthened_and_no_others(dtype):
     rows, pre = far_rows(dtype)
@@ -281,7 +279,6 @@ def test_rows_beyond_32_bits_are_strengthened_and_no_others(dtype):
 
 @pytest.mark.gpu
 @pytest.mark.large
-@pytest.mark.unsanitized
 @pytest.mark.parametrize("others_equal", [False, True])
 def test_scores_beyond_32_bits_are_chosen(others_equal):
     """The far ones are the largest; of the others, where these are equal, the first win."""
