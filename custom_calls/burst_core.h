@@ -111,7 +111,7 @@ struct BurstOperands {
   template <typename Run>
   ffi::Error WithSpikes(const Run& run) {
     PropagationOperands operands{indptr, synapses, weights, indices, *sent, count, false,
-                                 fraction_bits, sort_from, sums, propagation_scratch};
+                                 fraction_bits, sort_from, false, sums, propagation_scratch};
     return operands.With(run);
   }
 

@@ -2,6 +2,7 @@
 #ifndef BRAINJAX_FAN_OUT_EVENTS_CUH_
 #define BRAINJAX_FAN_OUT_EVENTS_CUH_
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
@@ -29,16 +30,21 @@ __device__ __forceinline__ void LoadVector(const T* source, T (&vector)[kWidth])
   }
 }
 
+// Units that a thread asks for at a time. Vectors take four times the registers, and with weights
+// eight times.
+template <typename W, int kWidth>
+constexpr int kUnitsInFlight = kWidth > 1 && !std::is_same_v<W, UnitWeight> ? 2 : 4;
+
 // Rows of one length. A unit is kWidth neighbouring synapses of a row.
-template <typename W, int kVectorWidth>
+template <typename W, int kVectorWidth, int kInFlight = kUnitsInFlight<W, kVectorWidth>>
 class FanOutEvents {
  public:
   using Weight = W;
+  // For threads that have few synapses: fewer instructions.
+  using Brief = FanOutEvents<W, kVectorWidth, std::min(kInFlight, 8 / kVectorWidth)>;
   static constexpr int kWidth = kVectorWidth;
   static constexpr bool kCounted = false;  // needs no counted rows
   struct Shared {};
-  // Vectors take four times the registers, and with weights eight times.
-  static constexpr int kInFlight = kWidth > 1 && !std::is_same_v<W, UnitWeight> ? 2 : 4;
 
   __device__ FanOutEvents(const Propagation<W>& problem, const CountedRows&, Shared*)
       : problem_(problem), row_units_(static_cast<uint32_t>(problem.fan_out / kWidth)) {}
@@ -78,22 +84,29 @@ class FanOutEvents {
       alignas(16) int32_t targets[kInFlight][kWidth];
       W weights[kInFlight][kWidth];
       float gains[kInFlight];
+      int32_t rows[kInFlight];
+      uint32_t columns[kInFlight];
+      // All of these first, as nothing is asked for behind a branch that waits.
 #pragma unroll
       for (int u = 0; u < kInFlight; ++u) {
-        for (int v = 0; v < kWidth; ++v) targets[u][v] = -1;
-        const int32_t row = unit + u * stride < readable ? __ldg(problem_.active + place) : -1;
-        if (problem_.HasRow(row)) {
-          const int64_t synapse = row * problem_.fan_out + int64_t{column} * kWidth;
-          gains[u] = problem_.Gain(place);
-          LoadVector(problem_.indices + synapse, targets[u]);
-          LoadVector(problem_.weights + synapse, weights[u]);
-        }
+        const bool is_listed = unit + u * stride < readable;
+        rows[u] = is_listed ? __ldg(problem_.active + place) : -1;
+        gains[u] = is_listed ? problem_.Gain(place) : 0.0f;
+        columns[u] = column;
         place += next_place;
         column += next_column;
         if (column >= row_units_) {
           column -= row_units_;
           ++place;
         }
+      }
+#pragma unroll
+      for (int u = 0; u < kInFlight; ++u) {
+        for (int v = 0; v < kWidth; ++v) targets[u][v] = -1;
+        if (!problem_.HasRow(rows[u])) continue;
+        const int64_t synapse = rows[u] * problem_.fan_out + int64_t{columns[u]} * kWidth;
+        LoadVector(problem_.indices + synapse, targets[u]);
+        LoadVector(problem_.weights + synapse, weights[u]);
       }
       if (waiting) ready();
       waiting = false;

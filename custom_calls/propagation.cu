@@ -1,9 +1,10 @@
 // sums[j] = sum over the synapses from an active i onto j of round(2^S * values[i] * weight); where
-// they may be sorted, also as floats, times 2^-S.
+// they are many, also as floats, times 2^-S.
 #include <cstdint>
 
 #include "handler.h"
 #include "propagation_launch.cuh"
+#include "propagation_together.cuh"
 
 namespace brainjax {
 namespace propagation {
@@ -16,18 +17,30 @@ bool HasAlignedRows(const Propagation<W>& problem) {
 }
 
 template <typename Events>
-ffi::Error Start(const Launcher& launcher, Call<typename Events::Weight> call) {
-  constexpr char kName[] = "propagate_spikes";
-  if (!DivideScratch<Events>(&call)) {
-    return ffi::Error::InvalidArgument("propagate_spikes: too little scratch");
-  }
+cudaError_t StartApart(const Launcher& launcher, const Call<typename Events::Weight>& call) {
   const bool may_sort = call.sort_from > 0;
   if (Events::kCounted || !may_sort) {
     PrepareKernel<<<PreparingGrid<Events>(launcher, call), kThreads, 0, launcher.stream>>>(
         call, !may_sort, Events::kCounted);
-    if (cudaError_t error = cudaGetLastError()) return StatusOf(kName, error);
+    if (cudaError_t error = cudaGetLastError()) return error;
   }
-  return StatusOf(kName, StartSums<Events, false>(launcher, call));
+  return StartSums<Events, false>(launcher, call);
+}
+
+// With `together`, there is scratch for a single launch, which sums one problem.
+template <typename Events>
+ffi::Error Start(const Launcher& launcher, Call<typename Events::Weight> call, bool together) {
+  constexpr char kName[] = "propagate_spikes";
+  if (!DivideScratch<Events>(&call)) {
+    return ffi::Error::InvalidArgument("propagate_spikes: too little scratch");
+  }
+  if constexpr (!Events::kCounted) {
+    const TogetherPlan plan = TogetherPlan::Of(launcher.device, call);
+    if (together && call.batch.size == 1 && plan.Fits(launcher.device)) {
+      return StatusOf(kName, StartTogether<Events>(launcher, call, plan));
+    }
+  }
+  return StatusOf(kName, StartApart<Events>(launcher, call));
 }
 
 ffi::Error Handler(cudaStream_t stream, PropagationOperands operands) {
@@ -40,9 +53,10 @@ ffi::Error Handler(cudaStream_t stream, PropagationOperands operands) {
     using W = std::remove_const_t<std::remove_pointer_t<decltype(batch.first.weights)>>;
     if (batch.size == 0 || batch.first.num_post == 0) return ffi::Error::Success();
     const Call<W> call{batch, scratch, {}, {}, false, operands.sort_from, false, 0};
-    if (!operands.fixed_fan_out) return Start<CompressedEvents<W>>(launcher, call);
-    return HasAlignedRows(batch.first) ? Start<FanOutEvents<W, 4>>(launcher, call)
-                                       : Start<FanOutEvents<W, 1>>(launcher, call);
+    const bool together = operands.together;
+    if (!operands.fixed_fan_out) return Start<CompressedEvents<W>>(launcher, call, together);
+    return HasAlignedRows(batch.first) ? Start<FanOutEvents<W, 4>>(launcher, call, together)
+                                       : Start<FanOutEvents<W, 1>>(launcher, call, together);
   });
 }
 

@@ -137,8 +137,11 @@ struct PropagationOperands {
   ffi::Buffer<ffi::S32> counts;
   bool fixed_fan_out;
   int64_t fraction_bits;
-  int64_t sort_from;  // for CUDA, as is the scratch
-  ffi::Result<ffi::AnyBuffer> sums;  // F32: scaled, where they may be sorted
+  // For CUDA, as is the scratch: from how many synapses on they are sorted, 0 for never; and whether
+  // a problem may be summed in one launch.
+  int64_t sort_from;
+  bool together;
+  ffi::Result<ffi::AnyBuffer> sums;  // F32: scaled, where either may be
   ffi::ResultBuffer<ffi::S32> scratch;
 
   static auto Bind() {
@@ -148,6 +151,7 @@ struct PropagationOperands {
         .Attr<bool>("fixed_fan_out")
         .Attr<int64_t>("fraction_bits")
         .Attr<int64_t>("sort_from")
+        .Attr<bool>("together")
         .Ret<ffi::AnyBuffer>().Ret<ffi::Buffer<ffi::S32>>();
   }
 
@@ -179,9 +183,10 @@ struct PropagationOperands {
       return ffi::Error::InvalidArgument("propagate_spikes: batch dimensions do not fit");
     }
     const bool is_scaled = sums->element_type() == ffi::F32;
-    if (is_scaled ? sort_from == 0 : sums->element_type() != ffi::S32) {
+    const bool may_be_scaled = sort_from > 0 || together;
+    if (is_scaled ? !may_be_scaled : sums->element_type() != ffi::S32) {
       return ffi::Error::InvalidArgument(
-          "propagate_spikes: sums must be S32, or F32 where they may be sorted");
+          "propagate_spikes: sums must be S32, or F32 where they are many");
     }
     batch.size = BatchSize(result, 1);
     batch.unit = is_scaled ? std::ldexp(1.0f, -static_cast<int>(fraction_bits)) : 0.0f;

@@ -118,7 +118,15 @@ cudaError_t StartRest(const Launcher& launcher, const Call<typename Events::Weig
                                    launcher.SortGrid(call.batch.size), kThreads, 0, call);
 }
 
-// Starts the kernels that sort, add up and write sums, and scale them.
+// Starts the kernel that scales sums to which something was added in memory, if they are scaled.
+template <typename Events>
+cudaError_t StartScale(const Launcher& launcher, const Call<typename Events::Weight>& call) {
+  if (call.batch.unit == 0.0f) return cudaSuccess;
+  return launcher.StartOverlapping(ScaleKernel<typename Events::Weight>,
+                                   launcher.SortGrid(call.batch.size), kThreads, 0, call);
+}
+
+// Starts the kernels that sort, add up and write sums, and add what was not sorted.
 template <typename Events, bool kTold>
 cudaError_t StartSorted(const Launcher& launcher, Call<typename Events::Weight> call) {
   FitToDevice<Events>(launcher, 0, &call);
@@ -131,9 +139,7 @@ cudaError_t StartSorted(const Launcher& launcher, Call<typename Events::Weight> 
                                     SliceBytes(slices), call);
   if (error != cudaSuccess) return error;
   error = StartRest<Events, std::conditional_t<kTold, MarkingAdder, SumAdder>>(launcher, call);
-  if (kTold || call.batch.unit == 0.0f || error != cudaSuccess) return error;
-  return launcher.StartOverlapping(ScaleKernel<typename Events::Weight>,
-                                   launcher.SortGrid(call.batch.size), kThreads, 0, call);
+  return kTold || error != cudaSuccess ? error : StartScale<Events>(launcher, call);
 }
 
 // Cuts the scratch of a call into its parts. Returns whether there is enough.
@@ -168,17 +174,24 @@ auto ScatterOf(const Call<typename Events::Weight>& call) {
   }
 }
 
-// Starts the kernels that sum what arrives, behind one that prepares. With kTold, they tell who was
-// reached too.
+// Starts the kernel that adds all in memory, behind one that has cleared the sums.
 template <typename Events, bool kTold>
-cudaError_t StartSums(const Launcher& launcher, const Call<typename Events::Weight>& call) {
-  if (call.sort_from > 0) return StartSorted<Events, kTold>(launcher, call);
+cudaError_t StartScatter(const Launcher& launcher, const Call<typename Events::Weight>& call) {
   using Adder = std::conditional_t<kTold, TallyAdder, SumAdder>;
   const auto scatter = call.batch.size == 1 ? ScatterOf<Events, Adder, true>(call)
                                             : ScatterOf<Events, Adder, false>(call);
   const int64_t blocks = CeilDiv(MaxSynapses<Events>(call), kThreads);
-  return launcher.StartOverlapping(scatter, launcher.Grid(blocks, call.batch.size), kThreads, 0,
-                                   call);
+  const cudaError_t error = launcher.StartOverlapping(
+      scatter, launcher.Grid(blocks, call.batch.size), kThreads, 0, call);
+  return kTold || error != cudaSuccess ? error : StartScale<Events>(launcher, call);
+}
+
+// Starts the kernels that sum what arrives, behind one that prepares. With kTold, they tell who was
+// reached too, and leave the sums unscaled.
+template <typename Events, bool kTold>
+cudaError_t StartSums(const Launcher& launcher, const Call<typename Events::Weight>& call) {
+  return call.sort_from > 0 ? StartSorted<Events, kTold>(launcher, call)
+                            : StartScatter<Events, kTold>(launcher, call);
 }
 
 }  // namespace propagation

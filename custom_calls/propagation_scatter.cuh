@@ -170,13 +170,13 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
   });
 }
 
-// Scales the sums of those problems to which something was added in memory.
+// Scales the sums of those problems to which something was added in memory: of all, if none sorts.
 template <typename W>
 __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
     ScaleKernel(const __grid_constant__ Call<W> call) {
   AwaitAndAdmit();
   ForEachElement<false>(call, [&](int64_t b, const Propagation<W>& problem) {
-    if (!HasRest(call, b)) return;
+    if (call.sort_from > 0 && !HasRest(call, b)) return;
     const int64_t threads = int64_t{gridDim.x} * kThreads;
     for (int64_t j = blockIdx.x * kThreads + threadIdx.x; j < problem.num_post; j += threads) {
       problem.sums[j] = ScaledBits(problem.sums[j], call.batch.unit);

@@ -15,14 +15,13 @@ namespace propagation {
 // not sorted.
 constexpr uint32_t kUnlike = 1, kUnsorted = 2;
 
-// Moves a vector to or from memory.
-template <int kWidth>
-__device__ void CopyVector(const int32_t* source, int32_t* destination) {
-  if constexpr (kWidth == 4) {
-    *reinterpret_cast<int4*>(destination) = *reinterpret_cast<const int4*>(source);
-  } else {
-    *destination = *source;
-  }
+// Moves a vector, to or from memory.
+template <int kWidth, typename T>
+__device__ __forceinline__ void CopyVector(const T* source, T* destination) {
+  using Four = std::conditional_t<sizeof(T) == 4, int4, uint2>;
+  using Word = std::conditional_t<kWidth == 4, Four, T>;
+  static_assert(sizeof(Word) == kWidth * sizeof(T));
+  *reinterpret_cast<Word*>(destination) = *reinterpret_cast<const Word*>(source);
 }
 
 // Writes neighbours as one word.

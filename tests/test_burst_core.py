@@ -25,6 +25,7 @@ from hypothesis import given, strategies as st
 from hypothesis.extra.numpy import arrays
 
 from brainjax import ops
+from brainjax.ops import propagation_plan
 from brainjax.ops.burst_core import HANDLER
 
 # Both sides of a word, of a tile and of several; the last two are for several threads.
@@ -466,8 +467,8 @@ def test_gpu_sizes(n, rules):
 @each_kind
 @pytest.mark.parametrize("weights", ["unit", "float32", "uint8"])
 def test_gpu_sorts_what_arrives(weights, kind, monkeypatch):
-    monkeypatch.setattr(ops.propagation, "SORT_FROM_POST", 0)
-    monkeypatch.setattr(ops.propagation, "SORT_FROM_SYNAPSES", 1)
+    monkeypatch.setattr(propagation_plan, "SORT_FROM_POST", 0)
+    monkeypatch.setattr(propagation_plan, "SORT_FROM_SYNAPSES", 1)
     # Of the last one, warps have several turns at their slice.
     for n, fan_out, num_kinds in ((1_500, 40, None), (300_001, 8, None), (600_001, 8, 11)):
         operands = draw(n, n, kind, weights=weights, fan_out=fan_out, num_kinds=num_kinds)
@@ -484,8 +485,8 @@ def test_gpu_sorts_what_arrives(weights, kind, monkeypatch):
 def test_gpu_neurons_of_one_kind(n, sorts, monkeypatch):
     """Whatever number the kind of a neuron is, there is one."""
     if sorts:
-        monkeypatch.setattr(ops.propagation, "SORT_FROM_POST", 0)
-        monkeypatch.setattr(ops.propagation, "SORT_FROM_SYNAPSES", 1)
+        monkeypatch.setattr(propagation_plan, "SORT_FROM_POST", 0)
+        monkeypatch.setattr(propagation_plan, "SORT_FROM_SYNAPSES", 1)
     assert_gpu_equals_cpu(RULES["power and fatigue"], draw(n, n, num_kinds=1))
 
 
@@ -507,8 +508,8 @@ def test_gpu_sums_several_slices_in_a_block(num_kinds):
     ],
 )
 def test_gpu_adds_what_it_does_not_sort(n, fan_out, least, weights, monkeypatch):
-    monkeypatch.setattr(ops.propagation, "SORT_FROM_POST", 0)
-    monkeypatch.setattr(ops.propagation, "SORT_FROM_SYNAPSES", least)
+    monkeypatch.setattr(propagation_plan, "SORT_FROM_POST", 0)
+    monkeypatch.setattr(propagation_plan, "SORT_FROM_SYNAPSES", least)
     kind = "usual" if least > 1 else "all fire"
     operands = draw(n, n, kind, weights=weights, fan_out=fan_out)
     sent = int(operands["fired"].count) * fan_out
@@ -533,8 +534,8 @@ def test_gpu_finds_injections_far_from_each_other(ids):
 )
 def test_gpu_batches(kind, sorts, name, monkeypatch):
     if sorts:
-        monkeypatch.setattr(ops.propagation, "SORT_FROM_POST", 0)
-        monkeypatch.setattr(ops.propagation, "SORT_FROM_SYNAPSES", 1)
+        monkeypatch.setattr(propagation_plan, "SORT_FROM_POST", 0)
+        monkeypatch.setattr(propagation_plan, "SORT_FROM_SYNAPSES", 1)
     num_kinds = (None, 11)[KINDS.index(kind) % 2]
     cases = [draw(seed, 3_000, kind, num_kinds=num_kinds) for seed in range(5)]
     own = {"membranes": 0, "fired": 0, "injected": 0, "power": 0, "fatigued": 0}
@@ -617,8 +618,8 @@ def test_gpu_calls_wait_for_each_other(burst_sorts, monkeypatch):
 
     def sorting(sorts, call, *arguments, **options):
         with monkeypatch.context() as patch:
-            patch.setattr(ops.propagation, "SORT_FROM_POST", 0 if sorts else 2**31)
-            patch.setattr(ops.propagation, "SORT_FROM_SYNAPSES", 1)
+            patch.setattr(propagation_plan, "SORT_FROM_POST", 0 if sorts else 2**31)
+            patch.setattr(propagation_plan, "SORT_FROM_SYNAPSES", 1)
             return call(*arguments, backend="kernel", **options)
 
     def send(synapses, active):

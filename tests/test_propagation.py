@@ -21,7 +21,7 @@ from hypothesis.extra.numpy import arrays
 from jax.test_util import check_grads
 
 from brainjax import ops
-from brainjax.ops import propagation, sparse_rows
+from brainjax.ops import propagation, propagation_plan, sparse_rows
 from brainjax.ops.propagation import propagate_integers, propagate_spikes
 from brainjax.ops.sparse_rows import choose_fraction_bits, compressed_rows, fixed_fan_out
 
@@ -32,6 +32,9 @@ each_layout = pytest.mark.parametrize("layout", ["compressed", "fixed"])
 each_kind = pytest.mark.parametrize("kind", ["unit", "uint8", "float32"])
 # Both sides of a slice that one block of the CUDA kernel adds up, and of the largest such slice.
 each_size = pytest.mark.parametrize("num_post", [1, 1_024, 1_025, 262_144, 262_145, 5_000_003])
+# How CUDA kernels sum: in memory, in one launch (a single problem, rows of one length), or slices.
+WAYS = ["scatter", "together", "sort"]
+each_way = pytest.mark.parametrize("way", WAYS)
 values_of_spikes = st.floats(-4, 4, width=32, allow_subnormal=False)
 INT32 = np.iinfo(np.int32)
 
@@ -140,16 +143,24 @@ def scaled(sums, synapses):
     return sums.astype(np.float32) * np.float32(2.0**-synapses.fraction_bits)
 
 
+def take(way, monkeypatch, least=1):
+    """Let CUDA kernels take one of the ways; they sort `least` synapses and more."""
+    monkeypatch.setattr(propagation_plan, "SORT_FROM_POST", 0 if way == "sort" else 2**31)
+    monkeypatch.setattr(propagation_plan, "SORT_FROM_SYNAPSES", least)
+    monkeypatch.setattr(propagation_plan, "TOGETHER_FROM_POST", 0 if way == "together" else 2**31)
+    monkeypatch.setattr(propagation_plan, "TOGETHER_FROM_SYNAPSES", 1)
+
+
 @each_kernel
 @each_layout
 @each_kind
+@pytest.mark.parametrize("way", WAYS[1:])
 @pytest.mark.parametrize("brains", [None, 3])
-def test_what_may_be_sorted_is_written_as_it_is_received(
-    brains, kind, layout, backend, monkeypatch
+def test_what_may_be_many_is_written_as_it_is_received(
+    brains, way, kind, layout, backend, monkeypatch
 ):
     """By the kernel itself; on a CPU too, whose threads share the synapses."""
-    monkeypatch.setattr(propagation, "SORT_FROM_POST", 0)
-    monkeypatch.setattr(propagation, "SORT_FROM_SYNAPSES", 10)
+    take(way, monkeypatch, least=10)
     synapses = drawn_synapses(layout, kind, (1_000, 5_001, 41), fraction_bits=14)
     sets = [drawn_set(1_000, count, 1_000, count, graded=count > 500) for count in (0, 800, 499)]
     call = functools.partial(both, num_post=5_001, backend=backend)
@@ -290,11 +301,10 @@ def test_sums_beyond_int32_wrap_around(backend):
 
 
 @each_layout
-@pytest.mark.parametrize("may_sort", [False, True])
-def test_gradient_is_a_difference(may_sort, layout, monkeypatch):
+@each_way
+def test_gradient_is_a_difference(way, layout, monkeypatch):
     """Finite differences of steps that are large beside 2^-fraction_bits."""
-    monkeypatch.setattr(propagation, "SORT_FROM_POST", 0 if may_sort else 2**31)
-    monkeypatch.setattr(propagation, "SORT_FROM_SYNAPSES", 1)
+    take(way, monkeypatch)
     synapses = drawn_synapses(layout, "float32", (30, 9, 7), fraction_bits=22)
     active = drawn_set(30, 12, 15, graded=True)
 
@@ -445,26 +455,26 @@ def test_rows_are_padded_to_whole_vectors():
 @each_layout
 @each_kind
 def test_lowers_for_cuda_without_a_gpu(layout, kind, monkeypatch):
-    """The shape of the call, scratch included, on both ways through the kernel."""
+    """The shape of the call, scratch included, on each way through the kernels."""
     synapses = drawn_synapses(layout, kind, (30, 9, 7))
     active = drawn_set(30, 12, 15)
-    for many in (propagation.SORT_FROM_POST, 0):
-        monkeypatch.setattr(propagation, "SORT_FROM_POST", many)
-        monkeypatch.setattr(propagation, "SORT_FROM_SYNAPSES", 1)
+    for way in WAYS:
+        take(way, monkeypatch)
         call = functools.partial(propagation._received_kernel, num_post=9)
         lowered = jax.jit(call).trace(synapses, active).lower(lowering_platforms=("cuda",))
-        assert "sort_from = 1" in lowered.as_text() or many
+        assert ("sort_from = 1" in lowered.as_text()) == (way == "sort")
+        together = way == "together" and layout == "fixed"
+        assert ("together = true" in lowered.as_text()) == together
 
 
 @pytest.mark.gpu
 @each_layout
 @each_kind
 @each_size
-@pytest.mark.parametrize("sort", [False, True])
-def test_gpu_sums_are_exact(layout, kind, num_post, sort, monkeypatch):
-    """Both ways through the kernel; few, many and all neurons, spikes and graded values."""
-    monkeypatch.setattr(propagation, "SORT_FROM_POST", 0 if sort else 2**31)
-    monkeypatch.setattr(propagation, "SORT_FROM_SYNAPSES", 1)
+@each_way
+def test_gpu_sums_are_exact(layout, kind, num_post, way, monkeypatch):
+    """Few, many and all neurons, spikes and graded values."""
+    take(way, monkeypatch)
     synapses = drawn_synapses(layout, kind, (3_000, num_post, 101), fraction_bits=14)
     call = jax.jit(functools.partial(both, num_post=num_post))
     for count, graded in ((0, False), (7, True), (1_500, False), (3_000, True)):
@@ -474,10 +484,10 @@ def test_gpu_sums_are_exact(layout, kind, num_post, sort, monkeypatch):
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("sort", [False, True])
-def test_gpu_divides_rows_of_any_length(sort, monkeypatch):
+@each_way
+def test_gpu_divides_rows_of_any_length(way, monkeypatch):
     """One row of a million synapses beside many of a few; more synapses than one round sorts."""
-    monkeypatch.setattr(propagation, "SORT_FROM_POST", 0 if sort else 2**31)
+    take(way, monkeypatch, least=propagation_plan.SORT_FROM_SYNAPSES)
     synapses, lengths = rows_of_any_length(100_000, 400_000, 1_000_000)
     call = jax.jit(functools.partial(both, num_post=400_000))
     for count in (100_000, 33_333):
@@ -491,7 +501,7 @@ def test_gpu_divides_rows_of_any_length(sort, monkeypatch):
 def test_gpu_sorts_few_synapses_for_many_slices(kind, monkeypatch):
     """Fewer of a tile for each slice than lanes could look after."""
     num_post = 15_000_003
-    monkeypatch.setattr(propagation, "SORT_FROM_SYNAPSES", 1)
+    take("sort", monkeypatch)
     synapses = drawn_synapses("fixed", kind, (3_000, num_post, 101), fraction_bits=14)
     call = jax.jit(functools.partial(both, num_post=num_post))
     for count in (7, 2_500):
@@ -502,11 +512,28 @@ def test_gpu_sorts_few_synapses_for_many_slices(kind, monkeypatch):
 
 @pytest.mark.gpu
 @each_layout
+@each_kind
+@pytest.mark.parametrize("reach", [300, 20_000, 150_001])
+def test_gpu_sums_in_rounds(layout, kind, reach, monkeypatch):
+    """More synapses than one round takes, onto a few neurons, a region or all; and one round."""
+    take("together", monkeypatch)
+    synapses = drawn_synapses(layout, kind, (14_000, reach, 101), fraction_bits=12)
+    call = jax.jit(functools.partial(both, num_post=150_001))
+    for count, graded in ((14_000, False), (14_000, True), (140, True)):
+        active = drawn_set(14_000, count, 14_000, graded=graded)
+        assert_same_bits(on_gpu(call, synapses, active), expected_both(synapses, active, 150_001))
+
+
+@pytest.mark.gpu
+@each_layout
 @pytest.mark.parametrize("num_post", [1_025, 300_001])
-def test_gpu_sorts_contributions_of_any_width(layout, num_post, monkeypatch):
-    """For some tiles of a call 16 bits and a shift suffice, for others not: by one, or by many."""
-    monkeypatch.setattr(propagation, "SORT_FROM_POST", 0)
-    monkeypatch.setattr(propagation, "SORT_FROM_SYNAPSES", 1)
+@pytest.mark.parametrize("way", WAYS[1:])
+def test_gpu_sorts_contributions_of_any_width(layout, num_post, way, monkeypatch):
+    """For some tiles of a call 16 bits and a shift suffice, for others not: by one, or by many.
+
+    And those of some tiles are alike.
+    """
+    take(way, monkeypatch)
     shape, rng = (4_000, 100), np.random.default_rng(num_post)
     few = [-1, 0, 1]
     choices = [
@@ -549,12 +576,14 @@ def batch_of(layout, size):
 
 @pytest.mark.gpu
 @each_layout
-@pytest.mark.parametrize("least", [None, 1, 30])
-def test_gpu_batch_is_a_loop(layout, least, monkeypatch):
+@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.parametrize(
+    ("way", "least"), [("scatter", 1), ("together", 1), ("sort", 1), ("sort", 30)]
+)
+def test_gpu_batch_is_a_loop(layout, way, least, size, monkeypatch):
     """Of which nothing, everything or the larger sets are sorted."""
-    monkeypatch.setattr(propagation, "SORT_FROM_POST", 2**31 if least is None else 0)
-    monkeypatch.setattr(propagation, "SORT_FROM_SYNAPSES", least or 1)
-    networks, sets = batch_of(layout, 3)
+    take(way, monkeypatch, least)
+    networks, sets = batch_of(layout, size)
     call = functools.partial(both, num_post=9)
     nested = jax.jit(jax.vmap(jax.vmap(call, (0, None)), (None, 0)))
     alone = [[expected_both(network, each, 9) for network in networks] for each in sets]

@@ -10,10 +10,11 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Bool, Float, Float32, UInt32
 
-from brainjax.ops import active_set, backend as backends, burst_dynamics, fire_queue, propagation
+from brainjax.ops import active_set, backend as backends, burst_dynamics, fire_queue
 from brainjax.ops.active_set import ActiveSet
 from brainjax.ops.burst_neurons import Arrivals, BurstRules, Membranes, Neurons
-from brainjax.ops.propagation import propagate_integers
+from brainjax.ops.propagation import check, propagate_integers
+from brainjax.ops.propagation_plan import scratch_words, sort_from
 from brainjax.ops.sparse_rows import CompressedRows
 
 HANDLER = "BrainjaxBurstCore"
@@ -99,7 +100,7 @@ def burst_core(
         XLA may take 0. It has no gradient.
     Source: feagi-core 0.0.1-beta.18, its CPU burst engine.
     """
-    propagation.check(synapses, backend)
+    check(synapses, backend)
     num_neurons = membranes.potential.shape[0]
     if num_neurons == 0:
         raise ValueError("neurons must be at least 1; got 0")
@@ -213,10 +214,10 @@ def _kernel_of(rules, keeps_inputs, synapses, fired):
     """The kernel with what it is told at compile time."""
     num_neurons = fired.indices.shape[0]
     threshold = -1 if rules.batch_threshold is None else rules.batch_threshold
-    sort_from = propagation.sort_from(synapses, fired, num_neurons)
+    least = sort_from(synapses, fired, num_neurons)
     attributes = {
         "fraction_bits": synapses.fraction_bits,
-        "sort_from": sort_from,
+        "sort_from": least,
         "power_neuron": -1 if rules.power_neuron is None else rules.power_neuron,
         "fatigue_area": -1 if rules.fatigue_area is None else rules.fatigue_area,
         # A network of fewer neurons never has so many candidates.
@@ -226,7 +227,7 @@ def _kernel_of(rules, keeps_inputs, synapses, fired):
         "strength_limit": np.float32(rules.strength_limit),
         "whole_strength": rules.whole_strength,
     }
-    words = propagation.scratch_words(synapses, fired, num_neurons, sort_from > 0)
+    words = scratch_words(synapses, fired, num_neurons, least > 0)
     return backends.batched_in_place(
         functools.partial(_kernel, keeps_inputs=keeps_inputs, words=words, **attributes)
     )
@@ -236,8 +237,7 @@ def _kernel(state, shared, *, keeps_inputs, words, **attributes):
     membranes, fired, bursts = state
     *batch, num_neurons = membranes.potential.shape
     updated = *jax.tree.leaves(membranes), *active_set.parts(fired), bursts
-    num_words = -(-num_neurons // _WORD)
-    num_tiles = -(-num_neurons // _TILE)
+    num_words, num_tiles = -(-num_neurons // _WORD), -(-num_neurons // _TILE)
     # Two passes over the neurons need them in between.
     num_kept = num_neurons if keeps_inputs or attributes["batch_threshold"] >= 0 else 0
     own = num_words + 2 * _PARTS + _num_spans(num_neurons) + num_tiles + 1

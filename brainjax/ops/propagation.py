@@ -6,18 +6,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float32, Int32
 
-from brainjax.ops import backend as backends
+from brainjax.ops import backend as backends, propagation_plan
 from brainjax.ops.active_set import ActiveSet, named, parts
 from brainjax.ops.sparse_rows import CompressedRows, FixedFanOut, SparseRows
 
 HANDLER = "BrainjaxPropagateSpikes"
-
-# On a GPU, so many synapses onto so many neurons are sorted by target before they are summed.
-SORT_FROM_POST, SORT_FROM_SYNAPSES = 1 << 21, 1_300_000
-# What that takes as scratch: see the constants of the same names in propagation_call.cuh.
-_CHUNKS, _MAX_SORT_BLOCKS, _MAX_SORTED = 256, 512, 1 << 26
-_UNIT_TILE, _WEIGHTED_TILE = 12800, 7680
-_SLICES, _MAX_SLICES, _MIN_SLICE, _MAX_SLICE = 256, 8192, 1 << 10, 1 << 14
 
 _INT32 = jnp.iinfo(jnp.int32)
 _BLOCK = 1 << 14  # synapses that the reference visits at a time
@@ -55,9 +48,9 @@ def propagate_spikes(
     Cost: the synapses of the listed neurons, and one write of the result; unlisted ones cost
         nothing. A batch of active sets does not copy unbatched synapses. The gradient keeps
         references to the operands, no copies. Scratch is 4 bytes for each postsynaptic neuron where
-        these are fewer than 2^21, and at least 12 for each entry of the list where rows have any
-        length; onto 2^21 neurons and more, 2 bytes (6 with weights) are added per synapse that the
-        list could reach, for 2^26 at most.
+        these are fewer than 2^21 (from 2^18 on 8, and 2 MB, where rows have one length), and at
+        least 12 for each entry of the list where rows have any length; onto 2^21 neurons and more,
+        2 bytes (6 with weights) are added per synapse that the list could reach, for 2^26 at most.
     Determinism: bit-identical on every backend, alone and batched, in any order of synapses.
     """
     check(synapses, backend)
@@ -112,7 +105,10 @@ def _visit(synapses, active, body, carry):
     """
     first, lengths = _rows(synapses, active)
     ends = jnp.cumsum(lengths)
-    num_entries, size = lengths.shape[0], min(_BLOCK, _num_visits(synapses, active))
+    num_entries, size = (
+        lengths.shape[0],
+        min(_BLOCK, propagation_plan.most_synapses(synapses, active)),
+    )
     if size == 0 or num_entries == 0:
         return carry
 
@@ -128,13 +124,6 @@ def _visit(synapses, active, body, carry):
         return body(carry, entries, places, targets, weights, used)
 
     return jax.lax.fori_loop(0, -(-ends[-1] // size), visit, carry)
-
-
-def _num_visits(synapses, active):
-    """The most synapses that a list of distinct neurons can reach."""
-    if isinstance(synapses, CompressedRows):
-        return synapses.indices.shape[0]
-    return active.indices.shape[0] * synapses.indices.shape[1]
 
 
 def _rows(synapses, active):
@@ -175,16 +164,18 @@ def _scaled(integers, synapses):
 
 
 def _received_kernel(synapses, active, num_post):
-    if sort_from(synapses, active, num_post) > 0:  # whoever adds them up writes them scaled
-        return _kernel(synapses, active, num_post, jnp.float32)
-    return _scaled(_kernel(synapses, active, num_post, jnp.int32), synapses)
+    call = synapses, active, num_post
+    if propagation_plan.sort_from(*call) > 0 or propagation_plan.runs_together(*call):
+        return _kernel(*call, jnp.float32)  # who adds them up writes them scaled
+    return _scaled(_kernel(*call, jnp.int32), synapses)
 
 
 def _kernel(synapses, active, num_post, dtype):
     fixed = isinstance(synapses, FixedFanOut)
-    least = sort_from(synapses, active, num_post)
-    words = scratch_words(synapses, active, num_post, least > 0)
-    if num_post < SORT_FROM_POST:  # on a CPU, sums of a second thread
+    least = propagation_plan.sort_from(synapses, active, num_post)
+    together = propagation_plan.runs_together(synapses, active, num_post)
+    words = propagation_plan.scratch_words(synapses, active, num_post, least > 0, together)
+    if num_post < propagation_plan.SORT_FROM_POST:  # on a CPU, sums of a second thread
         words = max(words, -(-num_post // 4) * 4)
     result = jax.ShapeDtypeStruct((num_post,), dtype)
     scratch = jax.ShapeDtypeStruct((words,), jnp.int32)
@@ -200,33 +191,9 @@ def _kernel(synapses, active, num_post, dtype):
         fixed_fan_out=fixed,
         fraction_bits=synapses.fraction_bits,
         sort_from=least,
+        together=together,
     )
     return received
-
-
-def sort_from(synapses: SparseRows, active: ActiveSet, num_post: int) -> int:
-    """How many synapses the CUDA kernel sorts by target; 0 for never."""
-    few = _num_visits(synapses, active) < SORT_FROM_SYNAPSES or num_post < SORT_FROM_POST
-    return 0 if few or num_post > _MAX_SLICE * _MAX_SLICES else SORT_FROM_SYNAPSES
-
-
-def scratch_words(synapses: SparseRows, active: ActiveSet, num_post: int, may_sort: bool) -> int:
-    """Scratch of the CUDA kernel, in words of 4 bytes."""
-    words = 0
-    if isinstance(synapses, CompressedRows):
-        # Of each entry the synapses before its own, and the first of these.
-        words += 3 * active.indices.shape[0] + 2 * _CHUNKS
-    if may_sort:
-        weighted = synapses.weights is not None
-        tile = _WEIGHTED_TILE if weighted else _UNIT_TILE
-        tiles = -(-min(_num_visits(synapses, active), _MAX_SORTED) // tile)
-        slice_size = _MIN_SLICE
-        while slice_size < _MAX_SLICE and num_post > _SLICES * slice_size:
-            slice_size *= 2
-        offsets = (tiles + _MAX_SORT_BLOCKS) * (-(-num_post // slice_size) + 2)
-        words += _MAX_SORT_BLOCKS + -(-offsets // 2) + (tiles + 1) * tile // 2
-        words += weighted * (tiles + 1) * tile
-    return words + 16 - words % 4  # each part starts at a multiple of 16 bytes
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6))
