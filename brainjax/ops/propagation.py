@@ -105,10 +105,8 @@ def _visit(synapses, active, body, carry):
     """
     first, lengths = _rows(synapses, active)
     ends = jnp.cumsum(lengths)
-    num_entries, size = (
-        lengths.shape[0],
-        min(_BLOCK, propagation_plan.most_synapses(synapses, active)),
-    )
+    num_entries = lengths.shape[0]
+    size = min(_BLOCK, propagation_plan.most_synapses(synapses, active))
     if size == 0 or num_entries == 0:
         return carry
 
