@@ -526,6 +526,22 @@ def test_gpu_sums_in_rounds(kind, fan_out, reach, monkeypatch):
 
 
 @pytest.mark.gpu
+@each_kind
+@pytest.mark.parametrize("target", [0, 2**20 - 2, None])
+def test_gpu_sums_the_largest_shares(kind, target, monkeypatch):
+    """As many synapses as a block sorts at a time, and more; onto one neuron, or onto all."""
+    num_post, shape = 2**20 - 1, (11_000, 100)
+    take("together", monkeypatch)
+    rng = np.random.default_rng(7)
+    indices = rng.integers(0, num_post, shape) if target is None else np.full(shape, target)
+    weights = weights_of_synapses(rng, kind, shape)
+    synapses = fixed_fan_out(indices, num_post, weights, fraction_bits=20)
+    active = drawn_set(shape[0], shape[0], shape[0], graded=True)
+    got = on_gpu(jax.jit(functools.partial(both, num_post=num_post)), synapses, active)
+    assert_same_bits(got, expected_both(synapses, active, num_post))
+
+
+@pytest.mark.gpu
 @each_layout
 @pytest.mark.parametrize("num_post", [1_025, 300_001])
 @pytest.mark.parametrize("way", WAYS[1:])
