@@ -137,8 +137,8 @@ struct PropagationOperands {
   ffi::Buffer<ffi::S32> counts;
   bool fixed_fan_out;
   int64_t fraction_bits;
-  // For CUDA, as is the scratch: from how many synapses on they are sorted, 0 for never; and whether
-  // a problem may be summed in one launch.
+  // For CUDA, as is the scratch: from how many synapses on they are sorted, 0 for never; whether a
+  // single problem is summed in one launch.
   int64_t sort_from;
   bool together;
   ffi::Result<ffi::AnyBuffer> sums;  // F32: scaled, where either may be
