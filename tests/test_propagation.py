@@ -526,6 +526,29 @@ def test_gpu_sums_in_rounds(kind, fan_out, reach, monkeypatch):
 
 
 @pytest.mark.gpu
+@each_way
+@pytest.mark.parametrize("fan_out", [104, 101])
+@pytest.mark.parametrize("count", [-5, 0, 1, 777, 3_000, 5_000])
+def test_gpu_adds_nothing_behind_the_count(count, fan_out, way, monkeypatch):
+    """Where the list goes on with neurons, and whatever values; some of its ids name nobody."""
+    take(way, monkeypatch)
+    num_post, strays = 9_001, np.array([-1, 9_001, INT32.max, INT32.min], np.int32)
+    synapses = drawn_synapses("fixed", "float32", (4_000, num_post, 101), fraction_bits=14)
+    synapses = jax.tree.map(lambda padded: padded[:, :fan_out], synapses)
+    targets = synapses.indices.at[::7, 3::9].set(strays[0]).at[5::7, :4].set(strays)
+    synapses = synapses.replace(indices=targets)
+    active = drawn_set(4_000, 3_000, 3_000, graded=True)
+    behind = np.arange(3_000) >= count
+    active = active.replace(
+        indices=active.indices.at[jnp.array([0, 3, 7, 9])].set(strays),
+        values=jnp.where(behind, jnp.asarray(np.resize([np.nan, 1e9, 0.3], 3_000)), active.values),
+        count=jnp.asarray(count, jnp.int32),
+    )
+    got = on_gpu(jax.jit(functools.partial(both, num_post=num_post)), synapses, active)
+    assert_same_bits(got, expected_both(synapses, active, num_post))
+
+
+@pytest.mark.gpu
 @each_kind
 @pytest.mark.parametrize("target", [0, 2**20 - 2, None])
 def test_gpu_sums_the_largest_shares(kind, target, monkeypatch):
@@ -546,7 +569,7 @@ def test_gpu_sums_the_largest_shares(kind, target, monkeypatch):
 @pytest.mark.parametrize("num_post", [1_025, 300_001])
 @pytest.mark.parametrize("way", WAYS[1:])
 def test_gpu_sorts_contributions_of_any_width(layout, num_post, way, monkeypatch):
-    """For some tiles of a call 16 bits and a shift suffice, for others not: by one, or by many."""
+    """16 bits and a shift suffice, or do not, by one or by many, for all synapses or for some."""
     take(way, monkeypatch)
     shape, rng = (4_000, 100), np.random.default_rng(num_post)
     few = [-1, 0, 1]
@@ -554,19 +577,19 @@ def test_gpu_sorts_contributions_of_any_width(layout, num_post, way, monkeypatch
         [0], few, [32_767, -32_767], [32_768, 0], [32_768, 1], [-32_768, 1], [65_535, -65_535],
         np.multiply(few, 2**30), [-(2**31)], [-(2**31), 2**16], [2**30 + 2**7, -(2**7)],
     ]  # fmt: skip
-    # Tiles have a thousand synapses at least, of 10 rows or so.
-    weights = np.concatenate(
-        [rng.choice(choices[block % len(choices)], (40, 100)) for block in range(100)]
-    ).astype(np.float32)
+    # Those of neighbours are alike, as tiles may consist of neighbours.
+    choice_of = np.arange(shape[0]) // 40 % len(choices)
+    weights = np.stack([rng.choice(choices[i], shape[1]) for i in choice_of]).astype(np.float32)
     indices = rng.integers(0, num_post, shape)
     synapses = fixed_fan_out(indices, num_post, weights, fraction_bits=0)
     if layout == "compressed":
         indptr = np.arange(shape[0] + 1) * shape[1]
         flat = indices.ravel(), num_post, weights.ravel()
         synapses = compressed_rows(indptr, *flat, fraction_bits=0)
-    active = drawn_set(shape[0], shape[0], shape[0])
-    got = on_gpu(jax.jit(functools.partial(both, num_post=num_post)), synapses, active)
-    assert_same_bits(got, expected_both(synapses, active, num_post))
+    call = jax.jit(functools.partial(both, num_post=num_post))
+    for fires in (choice_of >= 0, *(choice_of == i for i in range(len(choices)))):
+        active = ops.active_set.from_indices(np.flatnonzero(fires), shape[0], shape[0])
+        assert_same_bits(on_gpu(call, synapses, active), expected_both(synapses, active, num_post))
 
 
 def batch_of(layout, size):
