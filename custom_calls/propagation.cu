@@ -35,9 +35,11 @@ ffi::Error Start(const Launcher& launcher, Call<typename Events::Weight> call, b
     return ffi::Error::InvalidArgument("propagate_spikes: too little scratch");
   }
   if constexpr (!Events::kCounted) {
-    const TogetherPlan plan = TogetherPlan::Of(launcher.device, call);
-    if (together && call.batch.size == 1 && plan.Fits(launcher.device)) {
-      return StatusOf(kName, StartTogether<Events>(launcher, call, plan));
+    if (together && call.batch.size == 1) {
+      const TogetherPlan plan = TogetherPlan::Of(launcher.device, call);
+      if (plan.Fits(launcher.device)) {
+        return StatusOf(kName, StartTogether<Events>(launcher, call, plan));
+      }
     }
   }
   return StatusOf(kName, StartApart<Events>(launcher, call));

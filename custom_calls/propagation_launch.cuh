@@ -3,6 +3,7 @@
 // Sums that fit into the cache are added to in memory, one atomic per synapse. Where they do not,
 // such an atomic costs a round trip to memory; there blocks first sort tiles of synapses by slice
 // of targets, then add up one slice at a time in shared memory. Sums are integers: any order does.
+// What one launch can do for rows of one length is in propagation_together.cuh.
 //
 // The kernels of one call overlap: each is set up, and may read what was there before the call,
 // while the one before it still runs; then it waits, and only then admits the next, but for the one
@@ -118,18 +119,17 @@ cudaError_t StartRest(const Launcher& launcher, const Call<typename Events::Weig
                                    launcher.SortGrid(call.batch.size), kThreads, 0, call);
 }
 
-// Starts the kernel that scales sums to which something was added in memory, if they are scaled.
+// Starts the kernel that scales sums to which something was added in memory.
 template <typename Events>
 cudaError_t StartScale(const Launcher& launcher, const Call<typename Events::Weight>& call) {
-  if (call.batch.unit == 0.0f) return cudaSuccess;
   return launcher.StartOverlapping(ScaleKernel<typename Events::Weight>,
                                    launcher.SortGrid(call.batch.size), kThreads, 0, call);
 }
 
-// Starts the kernels that sort, add up and write sums, and add what was not sorted.
+// Starts the kernels that sort, add up and write sums, and add what was not sorted. The call is
+// fitted to the device.
 template <typename Events, bool kTold>
-cudaError_t StartSorted(const Launcher& launcher, Call<typename Events::Weight> call) {
-  FitToDevice<Events>(launcher, 0, &call);
+cudaError_t StartSorted(const Launcher& launcher, const Call<typename Events::Weight>& call) {
   cudaError_t error = StartSort<Events>(launcher, call);
   if (error != cudaSuccess) return error;
   const Slices& slices = call.scratch.slices;
@@ -138,8 +138,7 @@ cudaError_t StartSorted(const Launcher& launcher, Call<typename Events::Weight> 
   error = launcher.StartOverlapping(SumKernel<Events, kTold>, grid, kSumThreads,
                                     SliceBytes(slices), call);
   if (error != cudaSuccess) return error;
-  error = StartRest<Events, std::conditional_t<kTold, MarkingAdder, SumAdder>>(launcher, call);
-  return kTold || error != cudaSuccess ? error : StartScale<Events>(launcher, call);
+  return StartRest<Events, std::conditional_t<kTold, MarkingAdder, SumAdder>>(launcher, call);
 }
 
 // Cuts the scratch of a call into its parts. Returns whether there is enough.
@@ -181,17 +180,20 @@ cudaError_t StartScatter(const Launcher& launcher, const Call<typename Events::W
   const auto scatter = call.batch.size == 1 ? ScatterOf<Events, Adder, true>(call)
                                             : ScatterOf<Events, Adder, false>(call);
   const int64_t blocks = CeilDiv(MaxSynapses<Events>(call), kThreads);
-  const cudaError_t error = launcher.StartOverlapping(
-      scatter, launcher.Grid(blocks, call.batch.size), kThreads, 0, call);
-  return kTold || error != cudaSuccess ? error : StartScale<Events>(launcher, call);
+  return launcher.StartOverlapping(scatter, launcher.Grid(blocks, call.batch.size), kThreads, 0,
+                                   call);
 }
 
 // Starts the kernels that sum what arrives, behind one that prepares. With kTold, they tell who was
 // reached too, and leave the sums unscaled.
 template <typename Events, bool kTold>
-cudaError_t StartSums(const Launcher& launcher, const Call<typename Events::Weight>& call) {
-  return call.sort_from > 0 ? StartSorted<Events, kTold>(launcher, call)
-                            : StartScatter<Events, kTold>(launcher, call);
+cudaError_t StartSums(const Launcher& launcher, Call<typename Events::Weight> call) {
+  const bool sorts = call.sort_from > 0;
+  if (sorts) FitToDevice<Events>(launcher, 0, &call);
+  const cudaError_t error = sorts ? StartSorted<Events, kTold>(launcher, call)
+                                  : StartScatter<Events, kTold>(launcher, call);
+  if (kTold || call.batch.unit == 0.0f || error != cudaSuccess) return error;
+  return StartScale<Events>(launcher, call);
 }
 
 }  // namespace propagation

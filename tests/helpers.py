@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 
 from brainjax import ops
-from brainjax.ops import accumulation, backend as backends, potentiation, propagation, selection
+from brainjax.ops import (
+    accumulation,
+    backend as backends,
+    potentiation,
+    propagation,
+    propagation_plan,
+    selection,
+)
 from brainjax.ops.assembly_core import HANDLER as ASSEMBLY_CORE
 from brainjax.ops.burst_core import HANDLER as BURST_CORE
 from brainjax.ops.host_list import READ_HANDLER, WRITE_HANDLER
@@ -68,6 +75,14 @@ def weights_of_synapses(rng: np.random.Generator, kind: str, shape) -> np.ndarra
     if kind == "uint8":
         return rng.integers(0, 256, shape).astype(np.uint8)
     return rng.standard_normal(shape).astype(np.float32)
+
+
+def take_way(way: str, monkeypatch, least: int = 1) -> None:
+    """Let CUDA kernels "scatter" synapses, sum them "together", or "sort" `least` and more."""
+    monkeypatch.setattr(propagation_plan, "SORT_FROM_POST", 0 if way == "sort" else 2**31)
+    monkeypatch.setattr(propagation_plan, "SORT_FROM_SYNAPSES", least)
+    monkeypatch.setattr(propagation_plan, "TOGETHER_FROM_POST", 0 if way == "together" else 2**31)
+    monkeypatch.setattr(propagation_plan, "TOGETHER_FROM_SYNAPSES", 1)
 
 
 def neurons(active: ops.ActiveSet) -> np.ndarray:

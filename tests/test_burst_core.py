@@ -19,13 +19,13 @@ from helpers import (
     on_cpu,
     on_gpu,
     stacked,
+    take_way,
     weight_copies,
 )
 from hypothesis import given, strategies as st
 from hypothesis.extra.numpy import arrays
 
 from brainjax import ops
-from brainjax.ops import propagation_plan
 from brainjax.ops.burst_core import HANDLER
 
 # Both sides of a word, of a tile and of several; the last two are for several threads.
@@ -467,8 +467,7 @@ def test_gpu_sizes(n, rules):
 @each_kind
 @pytest.mark.parametrize("weights", ["unit", "float32", "uint8"])
 def test_gpu_sorts_what_arrives(weights, kind, monkeypatch):
-    monkeypatch.setattr(propagation_plan, "SORT_FROM_POST", 0)
-    monkeypatch.setattr(propagation_plan, "SORT_FROM_SYNAPSES", 1)
+    take_way("sort", monkeypatch)
     # Of the last one, warps have several turns at their slice.
     for n, fan_out, num_kinds in ((1_500, 40, None), (300_001, 8, None), (600_001, 8, 11)):
         operands = draw(n, n, kind, weights=weights, fan_out=fan_out, num_kinds=num_kinds)
@@ -485,8 +484,7 @@ def test_gpu_sorts_what_arrives(weights, kind, monkeypatch):
 def test_gpu_neurons_of_one_kind(n, sorts, monkeypatch):
     """Whatever number the kind of a neuron is, there is one."""
     if sorts:
-        monkeypatch.setattr(propagation_plan, "SORT_FROM_POST", 0)
-        monkeypatch.setattr(propagation_plan, "SORT_FROM_SYNAPSES", 1)
+        take_way("sort", monkeypatch)
     assert_gpu_equals_cpu(RULES["power and fatigue"], draw(n, n, num_kinds=1))
 
 
@@ -508,8 +506,7 @@ def test_gpu_sums_several_slices_in_a_block(num_kinds):
     ],
 )
 def test_gpu_adds_what_it_does_not_sort(n, fan_out, least, weights, monkeypatch):
-    monkeypatch.setattr(propagation_plan, "SORT_FROM_POST", 0)
-    monkeypatch.setattr(propagation_plan, "SORT_FROM_SYNAPSES", least)
+    take_way("sort", monkeypatch, least)
     kind = "usual" if least > 1 else "all fire"
     operands = draw(n, n, kind, weights=weights, fan_out=fan_out)
     sent = int(operands["fired"].count) * fan_out
@@ -534,8 +531,7 @@ def test_gpu_finds_injections_far_from_each_other(ids):
 )
 def test_gpu_batches(kind, sorts, name, monkeypatch):
     if sorts:
-        monkeypatch.setattr(propagation_plan, "SORT_FROM_POST", 0)
-        monkeypatch.setattr(propagation_plan, "SORT_FROM_SYNAPSES", 1)
+        take_way("sort", monkeypatch)
     num_kinds = (None, 11)[KINDS.index(kind) % 2]
     cases = [draw(seed, 3_000, kind, num_kinds=num_kinds) for seed in range(5)]
     own = {"membranes": 0, "fired": 0, "injected": 0, "power": 0, "fatigued": 0}
@@ -618,8 +614,7 @@ def test_gpu_calls_wait_for_each_other(burst_sorts, monkeypatch):
 
     def sorting(sorts, call, *arguments, **options):
         with monkeypatch.context() as patch:
-            patch.setattr(propagation_plan, "SORT_FROM_POST", 0 if sorts else 2**31)
-            patch.setattr(propagation_plan, "SORT_FROM_SYNAPSES", 1)
+            take_way("sort" if sorts else "scatter", patch)
             return call(*arguments, backend="kernel", **options)
 
     def send(synapses, active):

@@ -14,6 +14,7 @@ from helpers import (
     on_gpu,
     random_active,
     stacked,
+    take_way,
     weights_of_synapses,
 )
 from hypothesis import given, strategies as st
@@ -143,14 +144,6 @@ def scaled(sums, synapses):
     return sums.astype(np.float32) * np.float32(2.0**-synapses.fraction_bits)
 
 
-def take(way, monkeypatch, least=1):
-    """Let CUDA kernels take one of the ways; they sort `least` synapses and more."""
-    monkeypatch.setattr(propagation_plan, "SORT_FROM_POST", 0 if way == "sort" else 2**31)
-    monkeypatch.setattr(propagation_plan, "SORT_FROM_SYNAPSES", least)
-    monkeypatch.setattr(propagation_plan, "TOGETHER_FROM_POST", 0 if way == "together" else 2**31)
-    monkeypatch.setattr(propagation_plan, "TOGETHER_FROM_SYNAPSES", 1)
-
-
 @each_kernel
 @each_layout
 @each_kind
@@ -160,7 +153,7 @@ def test_what_may_be_many_is_written_as_it_is_received(
     brains, way, kind, layout, backend, monkeypatch
 ):
     """By the kernel itself; on a CPU too, whose threads share the synapses."""
-    take(way, monkeypatch, least=10)
+    take_way(way, monkeypatch, least=10)
     synapses = drawn_synapses(layout, kind, (1_000, 5_001, 41), fraction_bits=14)
     sets = [drawn_set(1_000, count, 1_000, count, graded=count > 500) for count in (0, 800, 499)]
     call = functools.partial(both, num_post=5_001, backend=backend)
@@ -304,7 +297,7 @@ def test_sums_beyond_int32_wrap_around(backend):
 @each_way
 def test_gradient_is_a_difference(way, layout, monkeypatch):
     """Finite differences of steps that are large beside 2^-fraction_bits."""
-    take(way, monkeypatch)
+    take_way(way, monkeypatch)
     synapses = drawn_synapses(layout, "float32", (30, 9, 7), fraction_bits=22)
     active = drawn_set(30, 12, 15, graded=True)
 
@@ -459,7 +452,7 @@ def test_lowers_for_cuda_without_a_gpu(layout, kind, monkeypatch):
     synapses = drawn_synapses(layout, kind, (30, 9, 7))
     active = drawn_set(30, 12, 15)
     for way in WAYS:
-        take(way, monkeypatch)
+        take_way(way, monkeypatch)
         call = functools.partial(propagation._received_kernel, num_post=9)
         lowered = jax.jit(call).trace(synapses, active).lower(lowering_platforms=("cuda",))
         assert ("sort_from = 1" in lowered.as_text()) == (way == "sort")
@@ -474,7 +467,7 @@ def test_lowers_for_cuda_without_a_gpu(layout, kind, monkeypatch):
 @each_way
 def test_gpu_sums_are_exact(layout, kind, num_post, way, monkeypatch):
     """Few, many and all neurons, spikes and graded values."""
-    take(way, monkeypatch)
+    take_way(way, monkeypatch)
     synapses = drawn_synapses(layout, kind, (3_000, num_post, 101), fraction_bits=14)
     call = jax.jit(functools.partial(both, num_post=num_post))
     for count, graded in ((0, False), (7, True), (1_500, False), (3_000, True)):
@@ -487,7 +480,7 @@ def test_gpu_sums_are_exact(layout, kind, num_post, way, monkeypatch):
 @each_way
 def test_gpu_divides_rows_of_any_length(way, monkeypatch):
     """One row of a million synapses beside many of a few; more synapses than one round sorts."""
-    take(way, monkeypatch, least=propagation_plan.SORT_FROM_SYNAPSES)
+    take_way(way, monkeypatch, least=propagation_plan.SORT_FROM_SYNAPSES)
     synapses, lengths = rows_of_any_length(100_000, 400_000, 1_000_000)
     call = jax.jit(functools.partial(both, num_post=400_000))
     for count in (100_000, 33_333):
@@ -501,7 +494,7 @@ def test_gpu_divides_rows_of_any_length(way, monkeypatch):
 def test_gpu_sorts_few_synapses_for_many_slices(kind, monkeypatch):
     """Fewer of a tile for each slice than lanes could look after."""
     num_post = 15_000_003
-    take("sort", monkeypatch)
+    take_way("sort", monkeypatch)
     synapses = drawn_synapses("fixed", kind, (3_000, num_post, 101), fraction_bits=14)
     call = jax.jit(functools.partial(both, num_post=num_post))
     for count in (7, 2_500):
@@ -516,7 +509,7 @@ def test_gpu_sorts_few_synapses_for_many_slices(kind, monkeypatch):
 @pytest.mark.parametrize("reach", [300, 20_000, 150_001])
 def test_gpu_sums_in_rounds(kind, fan_out, reach, monkeypatch):
     """More synapses than one round takes, onto a few neurons, a region or all; and one round."""
-    take("together", monkeypatch)
+    take_way("together", monkeypatch)
     synapses = drawn_synapses("fixed", kind, (14_000, reach, 101), fraction_bits=12)
     synapses = jax.tree.map(lambda padded: padded[:, :fan_out], synapses)
     call = jax.jit(functools.partial(both, num_post=150_001))
@@ -531,7 +524,7 @@ def test_gpu_sums_in_rounds(kind, fan_out, reach, monkeypatch):
 @pytest.mark.parametrize("count", [-5, 0, 1, 777, 3_000, 5_000])
 def test_gpu_adds_nothing_behind_the_count(count, fan_out, way, monkeypatch):
     """Where the list goes on with neurons, and whatever values; some of its ids name nobody."""
-    take(way, monkeypatch)
+    take_way(way, monkeypatch)
     num_post, strays = 9_001, np.array([-1, 9_001, INT32.max, INT32.min], np.int32)
     synapses = drawn_synapses("fixed", "float32", (4_000, num_post, 101), fraction_bits=14)
     synapses = jax.tree.map(lambda padded: padded[:, :fan_out], synapses)
@@ -554,7 +547,7 @@ def test_gpu_adds_nothing_behind_the_count(count, fan_out, way, monkeypatch):
 def test_gpu_sums_the_largest_shares(kind, target, monkeypatch):
     """As many synapses as a block sorts at a time, and more; onto one neuron, or onto all."""
     num_post, shape = 2**20 - 1, (11_000, 100)
-    take("together", monkeypatch)
+    take_way("together", monkeypatch)
     rng = np.random.default_rng(7)
     indices = rng.integers(0, num_post, shape) if target is None else np.full(shape, target)
     weights = weights_of_synapses(rng, kind, shape)
@@ -570,7 +563,7 @@ def test_gpu_sums_the_largest_shares(kind, target, monkeypatch):
 @pytest.mark.parametrize("way", WAYS[1:])
 def test_gpu_sorts_contributions_of_any_width(layout, num_post, way, monkeypatch):
     """16 bits and a shift suffice, or do not, by one or by many, for all synapses or for some."""
-    take(way, monkeypatch)
+    take_way(way, monkeypatch)
     shape, rng = (4_000, 100), np.random.default_rng(num_post)
     few = [-1, 0, 1]
     choices = [
@@ -619,7 +612,7 @@ def batch_of(layout, size):
 )
 def test_gpu_batch_is_a_loop(layout, way, least, size, monkeypatch):
     """Of which nothing, everything or the larger sets are sorted."""
-    take(way, monkeypatch, least)
+    take_way(way, monkeypatch, least)
     networks, sets = batch_of(layout, size)
     call = functools.partial(both, num_post=9)
     nested = jax.jit(jax.vmap(jax.vmap(call, (0, None)), (None, 0)))
