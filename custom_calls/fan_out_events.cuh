@@ -2,7 +2,6 @@
 #ifndef BRAINJAX_FAN_OUT_EVENTS_CUH_
 #define BRAINJAX_FAN_OUT_EVENTS_CUH_
 
-#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
@@ -35,21 +34,40 @@ __device__ __forceinline__ void LoadVector(const T* source, T (&vector)[kWidth])
 template <typename W, int kWidth>
 constexpr int kUnitsInFlight = kWidth > 1 && !std::is_same_v<W, UnitWeight> ? 2 : 4;
 
+// From a unit to another, `units` behind it: so many rows of so many units, and columns.
+struct UnitStride {
+  uint32_t units, rows, columns;
+
+  BRAINJAX_HOST_DEVICE static UnitStride Of(uint32_t units, uint32_t row_units) {
+    if (row_units == 0) return {units, 0, 0};
+    return {units, units / row_units, units % row_units};
+  }
+};
+
 // Rows of one length. A unit is kWidth neighbouring synapses of a row.
 template <typename W, int kVectorWidth, int kInFlight = kUnitsInFlight<W, kVectorWidth>>
 class FanOutEvents {
  public:
   using Weight = W;
-  // For threads that have few synapses: fewer instructions.
-  using Brief = FanOutEvents<W, kVectorWidth, std::min(kInFlight, 8 / kVectorWidth)>;
-  static constexpr int kWidth = kVectorWidth;
+  template <int kOther>
+  using WithInFlight = FanOutEvents<W, kVectorWidth, kOther>;
+  static constexpr int kWidth = kVectorWidth, kUnits = kInFlight;
   static constexpr bool kCounted = false;  // needs no counted rows
   struct Shared {};
+
+  // Units of which a thread has asked the list: the rows that they are of, -1 where there is none.
+  struct Listed {
+    int32_t rows[kInFlight];
+    uint32_t columns[kInFlight];
+    float gains[kInFlight];
+  };
 
   __device__ FanOutEvents(const Propagation<W>& problem, const CountedRows&, Shared*)
       : problem_(problem), row_units_(static_cast<uint32_t>(problem.fan_out / kWidth)) {}
 
-  __device__ int64_t units() const { return problem_.count * int64_t{row_units_}; }
+  __device__ const Propagation<W>& problem() const { return problem_; }
+  __device__ int64_t units() const { return UnitsOf(problem_.count); }
+  __device__ int64_t UnitsOf(int64_t count) const { return count * row_units_; }
 
   // Calls visit(unit, targets, contributions) for the units [first, last): one block does. A target
   // that is no neuron is -1.
@@ -64,49 +82,83 @@ class FanOutEvents {
   __device__ void ForGrid(int64_t first, const Ready& ready, const Visit& visit) const {
     // Up to the capacity, so that no thread waits for the count before it reads.
     ForThread(first + int64_t{blockIdx.x} * blockDim.x + threadIdx.x, gridDim.x * blockDim.x,
-              problem_.capacity * int64_t{row_units_}, units(), ready, visit);
+              UnitsOf(problem_.capacity), units(), ready, visit);
+  }
+
+  // Asks the list for the units unit, unit + stride ... below `last`: for kUnits, also those behind
+  // the last one that is active, so that no thread waits for the count.
+  __device__ __forceinline__ Listed ListFor(int64_t unit, UnitStride stride, int64_t last) const {
+    Position position(unit, row_units_);
+    return List(unit, stride, min(last, UnitsOf(problem_.capacity)), &position);
+  }
+
+  // Where the synapses of unit u begin, -1 where it has none.
+  __device__ __forceinline__ int64_t BeginOf(const Listed& listed, int u) const {
+    const int64_t begin = listed.rows[u] * problem_.fan_out + int64_t{listed.columns[u]} * kWidth;
+    return problem_.HasRow(listed.rows[u]) ? begin : -1;
+  }
+
+  // Asks for the synapses of a unit; where it has none, targets are -1.
+  __device__ __forceinline__ void AskTargets(int64_t begin, int32_t (&targets)[kWidth]) const {
+    for (int v = 0; v < kWidth; ++v) targets[v] = -1;
+    if (begin >= 0) LoadVector(problem_.indices + begin, targets);
+  }
+  __device__ __forceinline__ void AskWeights(int64_t begin, W (&weights)[kWidth]) const {
+    if (begin >= 0) LoadVector(problem_.weights + begin, weights);
   }
 
  private:
+  // The place of a unit's neuron in the list, and its column in the row.
+  struct Position {
+    uint32_t place = 0, column = 0;
+
+    __device__ Position(int64_t unit, uint32_t row_units) {
+      if (row_units == 0) return;
+      place = static_cast<uint32_t>(Quotient(unit, row_units));
+      column = static_cast<uint32_t>(unit - int64_t{place} * row_units);
+    }
+
+    __device__ __forceinline__ void Advance(UnitStride stride, uint32_t row_units) {
+      place += stride.rows;
+      column += stride.columns;
+      if (column < row_units) return;
+      column -= row_units;
+      ++place;
+    }
+  };
+
+  // The same below `readable`, for a position that it advances: for all of them before any synapse
+  // is asked for, as a branch that waits would stand between.
+  __device__ __forceinline__ Listed List(int64_t unit, UnitStride stride, int64_t readable,
+                                         Position* position) const {
+    Listed listed;
+#pragma unroll
+    for (int u = 0; u < kInFlight; ++u) {
+      const bool is_listed = unit + u * stride.units < readable;
+      listed.rows[u] = is_listed ? __ldg(problem_.active + position->place) : -1;
+      listed.gains[u] = is_listed ? problem_.Gain(position->place) : 0.0f;
+      listed.columns[u] = position->column;
+      position->Advance(stride, row_units_);
+    }
+    return listed;
+  }
+
   // The units unit, unit + stride ... below `last`; those below `readable` may be read.
   template <typename Ready, typename Visit>
   __device__ void ForThread(int64_t unit, uint32_t stride, int64_t readable, int64_t last,
                             const Ready& ready, const Visit& visit) const {
+    const UnitStride steps = UnitStride::Of(stride, row_units_);
+    Position position(unit, row_units_);
     bool waiting = true;
-    uint32_t place = 0, column = 0, next_place = 0, next_column = 0;
-    if (row_units_ > 0) {
-      place = static_cast<uint32_t>(Quotient(unit, row_units_));
-      column = static_cast<uint32_t>(unit - int64_t{place} * row_units_);
-      next_place = stride / row_units_;
-      next_column = stride % row_units_;
-    }
     do {
+      const Listed listed = List(unit, steps, readable, &position);
       alignas(16) int32_t targets[kInFlight][kWidth];
       W weights[kInFlight][kWidth];
-      float gains[kInFlight];
-      int32_t rows[kInFlight];
-      uint32_t columns[kInFlight];
-      // All of these first, as nothing is asked for behind a branch that waits.
 #pragma unroll
       for (int u = 0; u < kInFlight; ++u) {
-        const bool is_listed = unit + u * stride < readable;
-        rows[u] = is_listed ? __ldg(problem_.active + place) : -1;
-        gains[u] = is_listed ? problem_.Gain(place) : 0.0f;
-        columns[u] = column;
-        place += next_place;
-        column += next_column;
-        if (column >= row_units_) {
-          column -= row_units_;
-          ++place;
-        }
-      }
-#pragma unroll
-      for (int u = 0; u < kInFlight; ++u) {
-        for (int v = 0; v < kWidth; ++v) targets[u][v] = -1;
-        if (!problem_.HasRow(rows[u])) continue;
-        const int64_t synapse = rows[u] * problem_.fan_out + int64_t{columns[u]} * kWidth;
-        LoadVector(problem_.indices + synapse, targets[u]);
-        LoadVector(problem_.weights + synapse, weights[u]);
+        const int64_t begin = BeginOf(listed, u);
+        AskTargets(begin, targets[u]);
+        AskWeights(begin, weights[u]);
       }
       if (waiting) ready();
       waiting = false;
@@ -117,7 +169,7 @@ class FanOutEvents {
 #pragma unroll
         for (int v = 0; v < kWidth; ++v) {
           if (!problem_.HasSum(targets[u][v])) targets[u][v] = -1;
-          contributions[v] = Contribution(gains[u], weights[u][v]);
+          contributions[v] = Contribution(listed.gains[u], weights[u][v]);
         }
         visit(unit + u * stride, targets[u], contributions);
       }

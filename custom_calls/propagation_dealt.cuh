@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "propagation_launch.cuh"
+#include "propagation_tiles.cuh"
 
 namespace brainjax {
 namespace propagation {
@@ -14,7 +15,8 @@ constexpr int kTogetherThreads = 1024;
 constexpr int kMinTogether = 2, kMaxTogether = 1 << 8;  // blocks
 constexpr uint32_t kAdders = 8;  // threads that add up what one tile has for a block
 constexpr uint32_t kMostTiles = kTogetherThreads / kAdders;
-constexpr int64_t kTogetherTile = 1 << 13;  // synapses that a block sorts at a time, at most
+constexpr int kSynapsesOfThread = 8;  // that it sorts at a time, at most
+constexpr int64_t kTogetherTile = kTogetherThreads * kSynapsesOfThread;
 constexpr int64_t kTileUnit = 4 * kWarp;    // tiles are multiples: whole vectors
 constexpr uint32_t kGroup = 4 * kWarp;      // neighbours whose sums one block has
 
@@ -35,30 +37,48 @@ struct DealtSums {
     const uint32_t group = target / kGroup, turn = __umulhi(group, factor);
     return (group - turn * blocks) << kPlaceBits | turn * kGroup | target % kGroup;
   }
+
+  // Stands for it where there is no target. Each lane has another, as additions to one number wait
+  // for each other.
+  __device__ static uint32_t Nowhere() { return (kMaxTogether + Lane()) << kPlaceBits; }
+  __device__ static bool Exists(uint32_t located) {
+    return located < kMaxTogether << kPlaceBits;
+  }
+
   __device__ __forceinline__ uint32_t Target(uint32_t block, uint32_t place) const {
     return (place / kGroup * blocks + block) * kGroup + place % kGroup;
   }
 };
 
-// What a block tells the others of the tile that it has sorted.
-struct TileTable {
-  uint32_t ranges[kMaxTogether];  // for each block: where they begin and, in the high half, end
-  uint32_t form;                  // see TileForm
-  uint32_t padding[3];            // to whole vectors
+// What the block that sorts a tile tells each block: where it finds what is onto its sums.
+struct TileRange {
+  static constexpr int kBeginBits = 11, kLengthBits = 14;
+  static_assert(kTogetherTile / kAdders + kMaxTogether < 1 << kBeginBits, "whole sectors");
+  static_assert(kTogetherTile < 1 << kLengthBits);
+  static_assert(kBeginBits + kLengthBits + TileForm::kCodeBits <= 32);
+
+  uint32_t word;
+
+  __device__ static TileRange Of(uint32_t begin, uint32_t length, TileForm form) {
+    return {(form.Code() << kLengthBits | length) << kBeginBits | begin / kAdders};
+  }
+  __device__ uint32_t Begin() const { return word % (1u << kBeginBits) * kAdders; }
+  __device__ uint32_t Length() const { return word >> kBeginBits & ((1u << kLengthBits) - 1); }
+  __device__ TileForm Form() const { return TileForm(word >> (kBeginBits + kLengthBits)); }
 };
 
 // How the blocks of a device share a call, and where in its scratch they leave what they sorted. A
 // sorted synapse is what its form says and, in the last bits, the place of its target. Each range
 // begins with a whole sector of memory.
 struct TogetherPlan {
-  static constexpr int64_t kReadBytes = 2 * sizeof(int32_t) + sizeof(uint16_t);  // of a synapse
-  static constexpr int64_t kSortedBytes = sizeof(uint32_t) + sizeof(uint16_t);
+  static constexpr int64_t kSynapseBytes = sizeof(uint32_t) + sizeof(uint16_t);
+  static constexpr int64_t kSpare = kTogetherThreads;  // see SortedTile
 
   DealtSums sums;
   uint32_t tiles;   // for as many blocks
   uint32_t tile;    // the most synapses that a block sorts at a time
   uint32_t sorted;  // room that they take
-  TileTable* tables;
+  uint32_t* ranges;  // of each tile, for each block: see TileRange
   uint32_t* synapses;
   uint16_t* highs;  // high halves of contributions, if the form has such
 
@@ -70,15 +90,15 @@ struct TogetherPlan {
     plan.sums = DealtSums::Of(call.batch.first.num_post, blocks);
     plan.tiles = static_cast<uint32_t>(tiles);
     const int64_t scratch_bytes =
-        call.scratch.stride * int64_t{sizeof(int32_t)} / tiles - sizeof(TileTable);
+        (call.scratch.stride / tiles - kMaxTogether) * int64_t{sizeof(int32_t)};
     const int64_t shared_bytes = ShareOf(device, 1) - plan.SumBytes();
-    const int64_t most =
-        std::min({kTogetherTile, scratch_bytes / kSortedBytes - padding,
-                  (shared_bytes - padding * kSortedBytes) / (kReadBytes + kSortedBytes)});
-    plan.tile = static_cast<uint32_t>(std::max<int64_t>(most, 0) / kTileUnit * kTileUnit);
+    const int64_t room =
+        std::min(scratch_bytes, shared_bytes - kSpare * kSynapseBytes) / kSynapseBytes - padding;
+    plan.tile = static_cast<uint32_t>(
+        std::clamp<int64_t>(room, 0, kTogetherTile) / kTileUnit * kTileUnit);
     plan.sorted = plan.tile + static_cast<uint32_t>(padding);
-    plan.tables = reinterpret_cast<TileTable*>(call.scratch.words);
-    plan.synapses = reinterpret_cast<uint32_t*>(plan.tables + tiles);
+    plan.ranges = reinterpret_cast<uint32_t*>(call.scratch.words);
+    plan.synapses = plan.ranges + tiles * kMaxTogether;
     plan.highs = reinterpret_cast<uint16_t*>(plan.synapses + tiles * plan.sorted);
     return plan;
   }
@@ -89,26 +109,26 @@ struct TogetherPlan {
            sums.size <= int64_t{1} << kPlaceBits;
   }
 
-  BRAINJAX_HOST_DEVICE int64_t SumBytes() const { return sums.size * int64_t{sizeof(int32_t)}; }
-  int64_t SharedBytes() const {
-    return SumBytes() + tile * kReadBytes + sorted * kSortedBytes;
+  // What the tile of a block has for another.
+  __device__ uint32_t* RangeOf(uint32_t sorter, uint32_t adder) const {
+    return ranges + sorter * kMaxTogether + adder;
   }
+
+  BRAINJAX_HOST_DEVICE int64_t SumBytes() const { return sums.size * int64_t{sizeof(int32_t)}; }
+  int64_t SharedBytes() const { return SumBytes() + (sorted + kSpare) * kSynapseBytes; }
 };
 
-// A tile in the shared memory of its block, as it was read and as it is sorted.
-struct TogetherTile {
-  int32_t* located;  // see DealtSums; -1: none
-  int32_t* contributions;
-  uint32_t* sorted;
-  uint16_t* sorted_highs;
-  uint16_t* ranks;  // among those for one block
+// A sorted tile in the shared memory of its block. Behind it each thread has a place for what does
+// not exist.
+struct SortedTile {
+  uint32_t spare;
+  uint32_t* synapses;
+  uint16_t* highs;
 
-  __device__ TogetherTile(int32_t* memory, const TogetherPlan& plan)
-      : located(memory),
-        contributions(located + plan.tile),
-        sorted(reinterpret_cast<uint32_t*>(contributions + plan.tile)),
-        sorted_highs(reinterpret_cast<uint16_t*>(sorted + plan.sorted)),
-        ranks(sorted_highs + plan.sorted) {}
+  __device__ SortedTile(int32_t* memory, const TogetherPlan& plan)
+      : spare(plan.sorted),
+        synapses(reinterpret_cast<uint32_t*>(memory)),
+        highs(reinterpret_cast<uint16_t*>(synapses + spare + TogetherPlan::kSpare)) {}
 };
 
 }  // namespace propagation

@@ -15,15 +15,6 @@ namespace propagation {
 // not sorted.
 constexpr uint32_t kUnlike = 1, kUnsorted = 2;
 
-// Moves a vector, to or from memory.
-template <int kWidth, typename T>
-__device__ __forceinline__ void CopyVector(const T* source, T* destination) {
-  using Four = std::conditional_t<sizeof(T) == 4, int4, uint2>;
-  using Word = std::conditional_t<kWidth == 4, Four, T>;
-  static_assert(sizeof(Word) == kWidth * sizeof(T));
-  *reinterpret_cast<Word*>(destination) = *reinterpret_cast<const Word*>(source);
-}
-
 // Writes neighbours as one word.
 template <typename Word, typename T, int kCount>
 __device__ __forceinline__ void WriteWord(const T (&values)[kCount], T* destination) {
@@ -37,11 +28,7 @@ __device__ __forceinline__ void WriteWord(const T (&values)[kCount], T* destinat
 // anything.
 __device__ inline void WriteTile(const TileBuffers<false>& buffers, uint32_t, uint32_t count,
                                  const SortedTiles<false>& tiles, int64_t start) {
-  constexpr uint32_t kVector = 8;
-  for (uint32_t place = threadIdx.x * kVector; place < count; place += kThreads * kVector) {
-    *reinterpret_cast<uint4*>(tiles.synapses + start + place) =
-        *reinterpret_cast<const uint4*>(buffers.sorted + place);
-  }
+  CopyVectors<kThreads, 4>(buffers.sorted, count, tiles.synapses + start);
 }
 
 __device__ inline void WriteTile(const TileBuffers<true>& buffers, uint32_t tile, uint32_t count,

@@ -173,14 +173,6 @@ struct SliceAdder {
   }
 };
 
-// Sets the sums to 0: all threads of a block do. Shared memory has room for whole vectors.
-__device__ inline void ClearSlice(int32_t* sums, uint32_t size) {
-#pragma unroll 4
-  for (uint32_t i = threadIdx.x; i < (size + 3) / 4; i += kSumThreads) {
-    reinterpret_cast<int4*>(sums)[i] = make_int4(0, 0, 0, 0);
-  }
-}
-
 // A slice that a block has added up in shared memory; its sums are to be multiplied by a factor.
 struct SummedSlice {
   const int32_t* sums;
@@ -237,7 +229,7 @@ __device__ __forceinline__ void SumSlices(const Call<typename Events::Weight>& c
       const uint32_t first = slice * tiles.slices.size;
       const uint32_t size = min(tiles.slices.size, problem.num_post - first);
       const SliceMarks mark{call.marks.Of(b), first};
-      ClearSlice(sums, size);
+      ClearVectors<kSumThreads, 4>(sums, size);
       __syncthreads();
       SliceAdder<kWeighted, kMarked>{tiles, sums, tiles.slices.size + Lane(), mark}.AddTiles(
           slice, num_tiles, tiling.tile_synapses);

@@ -40,9 +40,55 @@ struct Tiling {
   static __device__ uint32_t Up(uint32_t a, uint32_t b) { return (a + b - 1) / b; }
 };
 
+// Moves a vector, to or from memory.
+template <int kWidth, typename T>
+__device__ __forceinline__ void CopyVector(const T* source, T* destination) {
+  using Four = std::conditional_t<sizeof(T) == 4, int4, uint2>;
+  using Word = std::conditional_t<kWidth == 4, Four, T>;
+  static_assert(sizeof(Word) == kWidth * sizeof(T));
+  *reinterpret_cast<Word*>(destination) = *reinterpret_cast<const Word*>(source);
+}
+
+// Copies so many elements, and those behind them up to a whole vector: a block does.
+template <int kThreads, int kUnrolled, typename T>
+__device__ __forceinline__ void CopyVectors(const T* source, uint32_t count, T* target) {
+  constexpr uint32_t kVector = sizeof(uint4) / sizeof(T);
+#pragma unroll kUnrolled
+  for (uint32_t i = threadIdx.x * kVector; i < count; i += kThreads * kVector) {
+    *reinterpret_cast<uint4*>(target + i) = *reinterpret_cast<const uint4*>(source + i);
+  }
+}
+
+// Clears so many sums, and those behind them up to a whole vector: a block does.
+template <int kThreads, int kUnrolled>
+__device__ __forceinline__ void ClearVectors(int32_t* sums, uint32_t count) {
+#pragma unroll kUnrolled
+  for (uint32_t i = threadIdx.x; i < (count + 3) / 4; i += kThreads) {
+    reinterpret_cast<int4*>(sums)[i] = make_int4(0, 0, 0, 0);
+  }
+}
+
 __device__ __forceinline__ uint32_t Magnitude(int32_t contribution) {
   const auto bits = static_cast<uint32_t>(contribution);
   return contribution < 0 ? 0 - bits : bits;
+}
+
+// Bits for what the synapses of one spike may add, whatever their weights: those of all magnitudes
+// are between the lowest and the highest of these.
+template <typename W>
+__device__ __forceinline__ uint32_t MagnitudesOf(float gain) {
+  constexpr uint32_t kAny = 0xffffffffu;
+  if constexpr (std::is_same_v<W, UnitWeight>) {
+    return Magnitude(Contribution(gain, W{}));
+  } else if constexpr (std::is_same_v<W, uint8_t>) {
+    constexpr float kMost = 1 << 23;  // with any weight, less than 2^31
+    const bool is_exact = rintf(gain) == gain && fabsf(gain) <= kMost;
+    if (!is_exact) return kAny;
+    // Rounding may end the largest product in more zeros than the gain has, but no product in less.
+    return Magnitude(Contribution(gain, W{1})) | Magnitude(Contribution(gain, W{255}));
+  } else {
+    return kAny;
+  }
 }
 
 // How the contributions of a tile are written. Where all of them, without the zeros that all end
@@ -58,7 +104,8 @@ class TileForm {
 
   __device__ explicit TileForm(uint32_t code) : code_(code) {}
 
-  __device__ uint32_t Code() const { return code_; }  // fewer than 2^16
+  static constexpr int kCodeBits = 6;
+  __device__ uint32_t Code() const { return code_; }
   __device__ bool HasHighs() const { return code_ == kHalves; }
 
   // The low half, which is written, and the high half.

@@ -585,6 +585,32 @@ def test_gpu_sorts_contributions_of_any_width(layout, num_post, way, monkeypatch
         assert_same_bits(on_gpu(call, synapses, active), expected_both(synapses, active, num_post))
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", ["unit", "uint8"])
+@pytest.mark.parametrize("num_post", [1_025, 300_001])
+@pytest.mark.parametrize("way", WAYS[1:])
+def test_gpu_sorts_values_of_any_width(kind, num_post, way, monkeypatch):
+    """Whole numbers whose products have 16 bits, more, or too many for int32, and others."""
+    take_way(way, monkeypatch)
+    shape, rng = (4_000, 100), np.random.default_rng(num_post)
+    choices = [
+        [0], [-1, 0, 1], [0.5], [0.499, 128], [128, -128], [129], [2**7 + 2**-3], [-(2**14), 2**22],
+        [2**15 + 1], [2**22 + 2], [2**23], [-(2**23), 1], [-(2**24)], [2**24], [2**31], [-(2**31)],
+        [66_303], [-66_303], [4_260_097], [-4_260_097, 1],  # times 255, floats that end in zeros
+        [3e9, -3e9], [np.nan, 64],
+    ]  # fmt: skip
+    choice_of = np.arange(shape[0]) // 40 % len(choices)
+    values = np.stack([rng.choice(choices[i]) for i in choice_of]).astype(np.float32)
+    weights = weights_of_synapses(rng, kind, shape)
+    synapses = fixed_fan_out(rng.integers(0, num_post, shape), num_post, weights, fraction_bits=0)
+    call = jax.jit(functools.partial(both, num_post=num_post))
+    for fires in (choice_of >= 0, *(choice_of == i for i in range(len(choices)))):
+        active = ops.active_set.from_indices(np.flatnonzero(fires), shape[0], shape[0])
+        sent = np.pad(values[fires], (0, shape[0] - fires.sum()))
+        active = active.replace(values=jnp.asarray(sent))
+        assert_same_bits(on_gpu(call, synapses, active), expected_both(synapses, active, num_post))
+
+
 def batch_of(layout, size):
     """Networks and active sets of equal shapes."""
     shape = (30, 9, 7)
