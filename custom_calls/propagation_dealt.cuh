@@ -17,8 +17,8 @@ constexpr uint32_t kAdders = 8;  // threads that add up what one tile has for a 
 constexpr uint32_t kMostTiles = kTogetherThreads / kAdders;
 constexpr int kSynapsesOfThread = 8;  // that it sorts at a time, at most
 constexpr int64_t kTogetherTile = kTogetherThreads * kSynapsesOfThread;
-constexpr int64_t kTileUnit = 4 * kWarp;    // tiles are multiples: whole vectors
-constexpr uint32_t kGroup = 4 * kWarp;      // neighbours whose sums one block has
+constexpr int64_t kTileUnit = 4 * kWarp;  // tiles are multiples: whole vectors
+constexpr uint32_t kGroup = 4 * kWarp;    // neighbours whose sums one block has
 
 // Which block has the sum of a target: groups of neighbours are dealt to the blocks in turn, so
 // that each has its part of any region that synapses are onto.
@@ -75,9 +75,9 @@ struct TogetherPlan {
   static constexpr int64_t kSpare = kTogetherThreads;  // see SortedTile
 
   DealtSums sums;
-  uint32_t tiles;   // for as many blocks
-  uint32_t tile;    // the most synapses that a block sorts at a time
-  uint32_t sorted;  // room that they take
+  uint32_t tiles;    // for as many blocks
+  uint32_t tile;     // the most synapses that a block sorts at a time
+  uint32_t sorted;   // room that they take
   uint32_t* ranges;  // of each tile, for each block: see TileRange
   uint32_t* synapses;
   uint16_t* highs;  // high halves of contributions, if the form has such
@@ -114,7 +114,7 @@ struct TogetherPlan {
     return ranges + sorter * kMaxTogether + adder;
   }
 
-  BRAINJAX_HOST_DEVICE int64_t SumBytes() const { return sums.size * int64_t{sizeof(int32_t)}; }
+  int64_t SumBytes() const { return sums.size * int64_t{sizeof(int32_t)}; }
   int64_t SharedBytes() const { return SumBytes() + (sorted + kSpare) * kSynapseBytes; }
 };
 

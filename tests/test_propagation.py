@@ -557,6 +557,15 @@ def test_gpu_sums_the_largest_shares(kind, target, monkeypatch):
     assert_same_bits(got, expected_both(synapses, active, num_post))
 
 
+def rows_by_choice(num_rows, num_choices):
+    """Which choice a row takes, and who fires: all rows, and those of each choice alone.
+
+    Neighbours take the same, as tiles may consist of neighbours.
+    """
+    choice_of = np.arange(num_rows) // 40 % num_choices
+    return choice_of, [choice_of >= 0, *(choice_of == i for i in range(num_choices))]
+
+
 @pytest.mark.gpu
 @each_layout
 @pytest.mark.parametrize("num_post", [1_025, 300_001])
@@ -570,8 +579,7 @@ def test_gpu_sorts_contributions_of_any_width(layout, num_post, way, monkeypatch
         [0], few, [32_767, -32_767], [32_768, 0], [32_768, 1], [-32_768, 1], [65_535, -65_535],
         np.multiply(few, 2**30), [-(2**31)], [-(2**31), 2**16], [2**30 + 2**7, -(2**7)],
     ]  # fmt: skip
-    # Those of neighbours are alike, as tiles may consist of neighbours.
-    choice_of = np.arange(shape[0]) // 40 % len(choices)
+    choice_of, firing = rows_by_choice(shape[0], len(choices))
     weights = np.stack([rng.choice(choices[i], shape[1]) for i in choice_of]).astype(np.float32)
     indices = rng.integers(0, num_post, shape)
     synapses = fixed_fan_out(indices, num_post, weights, fraction_bits=0)
@@ -580,7 +588,7 @@ def test_gpu_sorts_contributions_of_any_width(layout, num_post, way, monkeypatch
         flat = indices.ravel(), num_post, weights.ravel()
         synapses = compressed_rows(indptr, *flat, fraction_bits=0)
     call = jax.jit(functools.partial(both, num_post=num_post))
-    for fires in (choice_of >= 0, *(choice_of == i for i in range(len(choices)))):
+    for fires in firing:
         active = ops.active_set.from_indices(np.flatnonzero(fires), shape[0], shape[0])
         assert_same_bits(on_gpu(call, synapses, active), expected_both(synapses, active, num_post))
 
@@ -600,12 +608,12 @@ def test_gpu_sorts_values_of_any_width(kind, way, num_post, monkeypatch):
         [66_303], [-66_303], [4_260_097], [-4_260_097, 1],  # times 255, floats that end in zeros
         [3e9, -3e9], [np.nan, 64],
     ]  # fmt: skip
-    choice_of = np.arange(shape[0]) // 40 % len(choices)
+    choice_of, firing = rows_by_choice(shape[0], len(choices))
     values = np.stack([rng.choice(choices[i]) for i in choice_of]).astype(np.float32)
     weights = weights_of_synapses(rng, kind, shape)
     synapses = fixed_fan_out(rng.integers(0, num_post, shape), num_post, weights, fraction_bits=0)
     call = jax.jit(functools.partial(both, num_post=num_post))
-    for fires in (choice_of >= 0, *(choice_of == i for i in range(len(choices)))):
+    for fires in firing:
         active = ops.active_set.from_indices(np.flatnonzero(fires), shape[0], shape[0])
         sent = np.pad(values[fires], (0, shape[0] - fires.sum()))
         active = active.replace(values=jnp.asarray(sent))
